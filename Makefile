@@ -1,0 +1,61 @@
+# Every target makes .venv by itself from python3 (3.11 or newer; `make PYTHON=python3.12 test` for another one)
+# with the pinned versions of constraints.txt. `make help` lists the targets.
+
+PYTHON ?= python3
+BIN    := .venv/bin
+JOBS   ?= 2
+PYTEST := $(BIN)/pytest -n $(JOBS) --dist loadgroup
+READY  := .venv/.ready
+
+.PHONY: help demo test check fmt lint types layers bench test-peers test-faults cover peers clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(READY) ## the whole story on this machine: no accounts, no root
+	$(BIN)/mail-gateway demo $(DEMO)
+
+test: $(READY) peers ## all tests, against a real Dovecot and Postfix (installed by apt-get when that is allowed)
+	$(PYTEST)
+
+check: $(READY) lint types layers ## what must hold before a commit: format, ruff, mypy strict, import layers
+
+fmt: $(READY) ## put the code into shape
+	$(BIN)/ruff check --fix-only --quiet
+	$(BIN)/ruff format
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(READY)
+	$(BIN)/mypy
+
+layers: $(READY)
+	$(BIN)/lint-imports --no-logo
+
+bench: $(READY) ## our figures beside the peers', in one run
+	$(BIN)/python -m benchmarks $(BENCH)
+
+test-peers: $(READY) peers ## only the tests against real servers
+	$(PYTEST) tests/peers
+
+test-faults: $(READY) peers ## only kill -9, power cut, full disk
+	$(PYTEST) tests/faults
+
+cover: $(READY) ## line and branch coverage of the cores by their own tests; fails under 95 %
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q tests/unit tests/property
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=95 --include='$(shell tests/setup/cores)'
+
+peers: ## Dovecot, Postfix and what else the tests call, by apt-get where that is allowed
+	@tests/setup/peers
+
+clean: ## take away what make has made
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* build *.egg-info
+
+$(READY): pyproject.toml constraints.txt tests/setup/venv
+	@PYTHON=$(PYTHON) tests/setup/venv
+	@touch $@

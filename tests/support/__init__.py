@@ -1,0 +1,1 @@
+"""What tests of several kinds share: real peers, the real daemon as a process, messages to send."""
