@@ -19,6 +19,8 @@ STEPS: Final = Migrations("mail-gateway")
 _V1 = """
 -- Bytes of messages, in and out. id = owner's id << 16 | number of the chunk: one index, rows in order of arrival.
 CREATE TABLE chunk (id INTEGER PRIMARY KEY, bytes BLOB NOT NULL);
+-- Owners whose first chunks were committed ahead of the row that owns them: where the start looks for orphans.
+CREATE TABLE staged (owner INTEGER PRIMARY KEY);
 
 -- A watched folder. `cursor`: the highest UID taken in this UIDVALIDITY. `skipped`: messages older than the history.
 CREATE TABLE folder (

@@ -31,7 +31,7 @@ async def stage(store: Store, owner: int, raw: bytes) -> tuple[Chunk, ...]:
     last = max(0, (len(raw) - 1) // CHUNK_BYTES)
     for number in range(last):
         part = raw[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
-        await store.submit(insert, (chunk_key(owner, number), part))
+        await store.submit(_insert_ahead, (chunk_key(owner, number), part))
     return ((chunk_key(owner, last), raw[last * CHUNK_BYTES :]),)
 
 
@@ -39,6 +39,12 @@ def insert(db: sqlite3.Connection, chunks: Sequence[Chunk]) -> Sequence[None]:
     """Operation: one row a chunk."""
     db.executemany("INSERT INTO chunk (id, bytes) VALUES (?, ?)", chunks)
     return [None] * len(chunks)
+
+
+def _insert_ahead(db: sqlite3.Connection, chunks: Sequence[Chunk]) -> Sequence[None]:
+    owners = {(key >> _SHIFT,) for key, _ in chunks}
+    db.executemany("INSERT OR IGNORE INTO staged (owner) VALUES (?)", owners)
+    return insert(db, chunks)
 
 
 def load(db: sqlite3.Connection, owner: int) -> bytes | None:
@@ -50,9 +56,12 @@ def load(db: sqlite3.Connection, owner: int) -> bytes | None:
 
 
 def sweep_orphans(db: sqlite3.Connection) -> int:
-    """Delete chunks that no message and no outbox row owns; return how many. Run at start, before any caller.
-
-    Only a message of several chunks can leave orphans, so the search starts from second chunks and first chunks of
-    full size would be found through them; the walk touches one key in 65,536 at most.
-    """
-    return 0
+    """Delete staged chunks whose message or outbox row never came; return how many owners. Run before any caller."""
+    owners = db.execute(
+        "SELECT owner FROM staged WHERE NOT EXISTS (SELECT 1 FROM message WHERE id = owner)"
+        " AND NOT EXISTS (SELECT 1 FROM outbox WHERE id = owner)"
+    ).fetchall()
+    for (owner,) in owners:
+        db.execute("DELETE FROM chunk WHERE id >= ? AND id < ?", (chunk_key(owner, 0), chunk_key(owner + 1, 0)))
+    db.execute("DELETE FROM staged")
+    return len(owners)

@@ -1,0 +1,42 @@
+"""Wakes Trio tasks that wait for something to happen to *their* touchpoint, from any thread.
+
+A ring while nobody waits is remembered, and many rings before the next wait count as one: who wakes looks at the
+store anyway, so a bell says "look", never "how much".
+"""
+
+from __future__ import annotations
+
+import threading
+
+import trio
+
+
+class Doorbell:
+    """`ring` from every thread; `wait` in Trio only, one waiter a key. Create it inside `trio.run`."""
+
+    def __init__(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        self._bells: dict[str, trio.Event] = {}
+        self._pending: set[str] = set()
+        self._lock = threading.Lock()
+
+    def ring(self, key: str) -> None:
+        with self._lock:
+            if key in self._pending:
+                return  # already on its way: a burst of submissions costs one crossing
+            self._pending.add(key)
+        try:
+            self._token.run_sync_soon(self._deliver, key)
+        except trio.RunFinishedError:
+            pass  # the daemon is gone; the store remembers what is due
+
+    async def wait(self, key: str) -> None:
+        """Return at the next ring for `key`, or at once when it has rung since the last wait."""
+        bell = self._bells.setdefault(key, trio.Event())
+        await bell.wait()
+        self._bells[key] = trio.Event()
+
+    def _deliver(self, key: str) -> None:
+        with self._lock:
+            self._pending.discard(key)
+        self._bells.setdefault(key, trio.Event()).set()

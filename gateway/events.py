@@ -1,0 +1,119 @@
+"""The log vocabulary: what can happen, one name each, with the same keys in the same order.
+
+`grep` for a queue id tells a message's whole life. Bodies and credentials appear at no level. Text that came from
+mail or a server is shortened and stripped of control characters before it is logged.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final
+
+import structlog
+
+_log: Any = structlog.get_logger()
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e]+")
+_LONGEST: Final = 300  # characters of one value; a hostile server may answer with a megabyte
+
+_counts: Counter[str] = Counter()
+_lock = threading.Lock()
+
+
+def clean(text: str, longest: int = _LONGEST) -> str:
+    """Return `text` on one line without control characters or terminal escapes, at most `longest` characters."""
+    flat = _CONTROL.sub(" ", text).strip()
+    return flat if len(flat) <= longest else flat[: longest - 1] + "…"
+
+
+def say(event: str, **keys: Any) -> None:
+    """Log something that is as it should be."""
+    _emit("info", event, keys)
+
+
+def warn(event: str, **keys: Any) -> None:
+    """Log something that a person may want to know, and that mends itself or waits for its time."""
+    _emit("warning", event, keys)
+
+
+def fail(event: str, **keys: Any) -> None:
+    """Log something that needs a person."""
+    _emit("error", event, keys)
+
+
+def bug(event: str, error: BaseException | None = None, **keys: Any) -> None:
+    """Log what we did wrong, with its traceback: the given error's, else that of the exception being handled."""
+    keys["exc_info"] = error if error is not None else sys.exc_info()
+    _emit("error", event, keys)
+
+
+def counts() -> Mapping[str, int]:
+    """How often each event has happened since start; the source of the metrics."""
+    with _lock:
+        return dict(_counts)
+
+
+def _emit(level: str, event: str, keys: dict[str, Any]) -> None:
+    with _lock:
+        _counts[event] += 1
+    cleaned = {
+        key: clean(value) if isinstance(value, str) else value for key, value in keys.items() if value is not None
+    }
+    getattr(_log, level)(event, **cleaned)
+
+
+# --- mail coming in --------------------------------------------------------------------------------------------------
+
+
+def arrived(id: str, touchpoint: str, size: int, folder: str, uid: int) -> None:
+    say("arrived", queue_id=id, touchpoint=touchpoint, size=size, folder=folder, uid=uid)
+
+
+def routed(id: str, touchpoint: str, conversation: str, message_class: str, queues: str, message_id: str) -> None:
+    say(
+        "routed",
+        queue_id=id,
+        touchpoint=touchpoint,
+        conversation=conversation,
+        message_class=message_class,
+        queues=queues,
+        message_id=message_id,
+    )
+
+
+def touchpoint_connected(touchpoint: str, host: str) -> None:
+    say("connected", touchpoint=touchpoint, host=host)
+
+
+def touchpoint_lost(touchpoint: str, cause: str, retry_in: str) -> None:
+    warn("connection-lost", touchpoint=touchpoint, cause=cause, retry_in=retry_in)
+
+
+# --- mail going out --------------------------------------------------------------------------------------------------
+
+
+def accepted(id: str, touchpoint: str, agent: str, size: int, recipients: int, message_id: str) -> None:
+    say(
+        "accepted",
+        queue_id=id,
+        touchpoint=touchpoint,
+        agent=agent,
+        size=size,
+        recipients=recipients,
+        message_id=message_id,
+    )
+
+
+def refused_submission(agent: str | None, reply: str) -> None:
+    say("refused-submission", agent=agent, reply=reply)
+
+
+def attempt(id: str, to: str, relay: str, attempt: int, outcome: str, reply: str, delay: str | None = None) -> None:
+    say("attempt", queue_id=id, to=f"<{to}>", relay=relay, attempt=attempt, delay=delay, outcome=outcome, reply=reply)
+
+
+def login_failed(login: str, address: str) -> None:
+    warn("login-failed", login=login, address=address)
