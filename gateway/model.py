@@ -80,7 +80,11 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A message as it came in. `raw`: bytes as the provider gave them. `arrived_at`: when we took it."""
+    """A message as it came in. `raw`: bytes as the provider gave them. `arrived_at`: when we took it.
+
+    `follows`: the UID listed before this one, from which the cursor may move here. `fingerprint`: 64 bits that know
+    the message again under another UID, made of what a provider lists without the body (DESIGN §5).
+    """
 
     id: int
     touchpoint: str
@@ -88,6 +92,8 @@ class Arrival:
     internal_at: datetime
     arrived_at: datetime
     raw: bytes = field(repr=False)
+    follows: int = 0
+    fingerprint: int = 0
 
 
 class MessageClass(StrEnum):

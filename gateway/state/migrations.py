@@ -22,11 +22,17 @@ CREATE TABLE chunk (id INTEGER PRIMARY KEY, bytes BLOB NOT NULL);
 -- Owners whose first chunks were committed ahead of the row that owns them: where the start looks for orphans.
 CREATE TABLE staged (owner INTEGER PRIMARY KEY);
 
--- A watched folder. `cursor`: the highest UID taken in this UIDVALIDITY. `skipped`: messages older than the history.
+-- A watched folder. `cursor`: up to this UID only `unfetched` is owed. `skipped`: messages older than the history.
 CREATE TABLE folder (
     touchpoint TEXT NOT NULL, folder TEXT NOT NULL, uidvalidity INTEGER NOT NULL, cursor INTEGER NOT NULL,
-    skipped INTEGER NOT NULL, first_watched_at INTEGER NOT NULL,
+    skipped INTEGER NOT NULL, first_watched_at INTEGER NOT NULL, history_from INTEGER NOT NULL,
     PRIMARY KEY (touchpoint, folder)) WITHOUT ROWID;
+
+-- A message that is at the provider and could not be fetched. `next_at`: when to try again; NULL: never by ourselves.
+CREATE TABLE unfetched (
+    touchpoint TEXT NOT NULL, folder TEXT NOT NULL, uidvalidity INTEGER NOT NULL, uid INTEGER NOT NULL,
+    size INTEGER NOT NULL, reason TEXT NOT NULL, tries INTEGER NOT NULL, first_at INTEGER NOT NULL, next_at INTEGER,
+    PRIMARY KEY (touchpoint, folder, uidvalidity, uid)) WITHOUT ROWID;
 
 -- An inbound message. state: arrived | routed. `tries` counts routings begun. `fingerprint`: identity without a UID.
 CREATE TABLE message (
