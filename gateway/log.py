@@ -42,6 +42,7 @@ def set_up(level: str = "info", format: str = "auto", stream: TextIO | None = No
         tail = [
             structlog.processors.TimeStamper("iso"),
             structlog.processors.format_exc_info,
+            _lead_with_time_and_event,
             structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
         ]
         factory = structlog.PrintLoggerFactory(stream)
@@ -67,6 +68,10 @@ def _choose(format: str, stream: TextIO) -> str:
     if device_inode == f"{status.st_dev}:{status.st_ino}" and os.path.exists(_JOURNAL):
         return "journal"
     return "console" if stream.isatty() else "json"
+
+
+def _lead_with_time_and_event(logger: Any, method: str, event_dict: EventDict) -> EventDict:
+    return {key: event_dict.pop(key) for key in ("timestamp", "level", "event")} | dict(event_dict)
 
 
 class _JournalRenderer:

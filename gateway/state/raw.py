@@ -10,6 +10,8 @@ import sqlite3
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from gateway.state.rows import insert_many
+
 if TYPE_CHECKING:
     from gateway.state.store import Store
 
@@ -37,7 +39,7 @@ async def stage(store: Store, owner: int, raw: bytes) -> tuple[Chunk, ...]:
 
 def insert(db: sqlite3.Connection, chunks: Sequence[Chunk]) -> Sequence[None]:
     """Operation: one row a chunk."""
-    db.executemany("INSERT INTO chunk (id, bytes) VALUES (?, ?)", chunks)
+    insert_many(db, "INSERT INTO chunk (id, bytes)", chunks)
     return [None] * len(chunks)
 
 

@@ -47,7 +47,7 @@ class Tuning:
     page_bytes: int = 8192
     auto_vacuum: str = "INCREMENTAL"
     cache_bytes: int = 32 * 1024 * 1024
-    checkpoint_wal_bytes: int = 64 * 1024 * 1024  # above this the writer checkpoints even when it is busy
+    checkpoint_wal_bytes: int = 8 * 1024 * 1024  # more stalls callers for longer, less does not commit faster
     synchronous: str = "FULL"
     max_units: int = 500
     max_pages: int | None = None  # a bound for the file: SQLite answers "full" beyond it

@@ -1,0 +1,138 @@
+"""The daemon's control socket: one JSON request a line, one JSON answer a line.
+
+    → {"command": "queue.list", "args": {"all": false}}
+    ← {"result": [...]}   or   {"error": "one clear line", "exit": 1}
+
+The socket's file mode (0660) is the access control: who may write to it administers the gateway. Requests are
+bounded, and a client that is slow or gone costs nothing but its own task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from gateway import events
+from gateway.errors import GatewayError
+
+_LONGEST_REQUEST: Final = 1 << 20
+_PATIENCE: Final = 60  # seconds for a client to send its request or take its answer
+
+Handler = Callable[[Mapping[str, Any]], Awaitable[Any]]
+
+
+class CommandError(GatewayError):
+    """A command that cannot do what it was asked. `exit_code` as in the manual: 1 found wrong, 69, 75 …"""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def socket_path(state_dir: Path) -> Path:
+    """Return where the daemon listens: systemd's runtime directory when there is one, else the state directory."""
+    runtime = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    return Path(runtime or state_dir) / "control.sock"
+
+
+async def serve(
+    path: Path,
+    handlers: Mapping[str, Handler],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Answer on `path` until cancelled. The caller holds the state directory's lock, so an old socket is a dead one."""
+    path.unlink(missing_ok=True)
+    listener = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        old_mask = os.umask(0o117)  # from its first instant the socket must not be open to others
+        try:
+            await listener.bind(str(path))
+        finally:
+            os.umask(old_mask)
+        listener.listen(64)
+        task_status.started()
+
+        async def answer(stream: trio.SocketStream) -> None:
+            await _answer(stream, handlers)
+
+        await trio.serve_listeners(answer, [trio.SocketListener(listener)])
+    finally:
+        listener.close()
+        path.unlink(missing_ok=True)
+
+
+async def _answer(stream: trio.SocketStream, handlers: Mapping[str, Handler]) -> None:
+    try:
+        with trio.fail_after(_PATIENCE):
+            request = await _read_line(stream)
+        if request is None:
+            return
+        reply = await _run(request, handlers)
+        with trio.fail_after(_PATIENCE):
+            await stream.send_all(json.dumps(reply, ensure_ascii=False).encode() + b"\n")
+    except (trio.BrokenResourceError, trio.TooSlowError):
+        pass  # the client went away; what it asked for is done or not, as the log says
+    finally:
+        with trio.CancelScope(shield=True), contextlib.suppress(trio.BrokenResourceError):
+            await stream.aclose()
+
+
+async def _read_line(stream: trio.SocketStream) -> bytes | None:
+    gathered = bytearray()
+    while not gathered.endswith(b"\n"):
+        part = await stream.receive_some(65536)
+        if not part or len(gathered) > _LONGEST_REQUEST:
+            return None
+        gathered += part
+    return bytes(gathered)
+
+
+async def _run(request: bytes, handlers: Mapping[str, Handler]) -> dict[str, Any]:
+    try:
+        asked = json.loads(request)
+        handler, args = handlers[asked["command"]], asked.get("args", {})
+    except (ValueError, KeyError, TypeError):
+        return {"error": "the daemon does not know this command; are daemon and command of one version?", "exit": 2}
+    try:
+        return {"result": await handler(args)}
+    except CommandError as error:
+        return {"error": str(error), "exit": error.exit_code}
+    except GatewayError as error:
+        return {"error": str(error), "exit": 75}
+    except Exception as error:  # a bug in one command must not end the daemon
+        events.bug("command-failed", error, command=asked["command"])
+        return {"error": f"{asked['command']}: an internal error; the log has the traceback", "exit": 1}
+
+
+def ask(path: Path, command: str, args: Mapping[str, Any], timeout: float | None = None) -> Any:
+    """Send one request and return its result; blocking, for the command line.
+
+    Raises ConnectionError when no daemon answers there, CommandError when it says no.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(timeout)
+        try:
+            client.connect(str(path))
+            client.sendall(json.dumps({"command": command, "args": dict(args)}).encode() + b"\n")
+            with client.makefile("rb") as stream:
+                line = stream.readline()
+        except PermissionError:
+            raise CommandError(
+                f"{path}: permission denied; run the command as root or as a member of the socket's group"
+            ) from None
+        except FileNotFoundError:
+            raise ConnectionError(f"{path}: no daemon answers") from None
+    if not line:
+        raise ConnectionError("the daemon ended before it answered")
+    answer = json.loads(line)
+    if "error" in answer:
+        raise CommandError(answer["error"], answer["exit"])
+    return answer["result"]
