@@ -1,9 +1,57 @@
-"""For every kind of test. Real servers and the whole daemon are in tests/support and the folders' own conftest."""
+"""Fixtures that more than one folder uses. What they are made of is in tests/support."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.support.authority import Authority
+from tests.support.daemon import Daemon, Site
+from tests.support.provider import Provider
 
 # The machine runs other tests beside these: how long one example takes says nothing about the code
 settings.register_profile("gateway", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("gateway")
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def shared_provider(authority: Authority) -> Iterator[Provider]:
+    """A provider for tests that take mailboxes of their own from it and never stop it."""
+    provider = Provider(authority)
+    try:
+        yield provider
+    finally:
+        provider.close()
+
+
+@pytest.fixture
+def provider(authority: Authority) -> Iterator[Provider]:
+    """A provider of one's own, to be stopped and started."""
+    provider = Provider(authority)
+    try:
+        yield provider
+    finally:
+        provider.close()
+
+
+@pytest.fixture
+def make_daemon() -> Iterator[Callable[..., Daemon]]:
+    """Makes daemons that are gone at the end of the test, however it ends."""
+    made: list[Daemon] = []
+
+    def make(site: Site, env: Mapping[str, str] | None = None, command: Sequence[str] = ()) -> Daemon:
+        made.append(Daemon(site, env, command))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for daemon in made:
+            daemon.close()

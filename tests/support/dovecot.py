@@ -210,7 +210,8 @@ class Dovecot:
         with imaplib.IMAP4("127.0.0.1", self.imap_port) as imap:
             imap.login(user, self.users[user])
             status, data = imap.status(folder, "(MESSAGES)")
-            assert status == "OK" and isinstance(data[0], bytes), data
+            assert status == "OK", data
+            assert isinstance(data[0], bytes)
             return int(data[0].rsplit(b" ", 1)[1].rstrip(b")"))
 
     def flags(self, user: str, folder: str = "INBOX") -> list[bytes]:

@@ -1,0 +1,68 @@
+"""A provider as the gateway sees one: a Dovecot and a Postfix that belong together, and touchpoints that live there."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from tests.support.authority import Authority
+from tests.support.dovecot import Dovecot
+from tests.support.postfix import Postfix
+
+CUSTOMER = "customer@clients.example"  # has a mailbox here, so that a test can read what went out
+_numbers = itertools.count(1)
+
+
+class Provider:
+    """`dovecot` and `postfix`, running. `postfix` is made at its first use: some tests only read mail."""
+
+    def __init__(self, authority: Authority) -> None:
+        self.authority = authority
+        self.dovecot = Dovecot({CUSTOMER: "customer"}, authority.issue(f"imap-{next(_numbers)}"))
+        self._postfix: Postfix | None = None
+        self.dovecot.start()
+
+    @property
+    def postfix(self) -> Postfix:
+        if self._postfix is None:
+            self._postfix = Postfix(self.dovecot, self.authority.issue(f"smtp-{next(_numbers)}"))
+            self._postfix.start()
+        return self._postfix
+
+    def close(self) -> None:
+        if self._postfix is not None:
+            self._postfix.close()
+        self.dovecot.close()
+
+    def touchpoint(self, id: str, direction: str = "inbound", *, tls: bool = True, **keys: Any) -> dict[str, Any]:
+        """Return a `[[touchpoint]]` with a fresh mailbox here: `ID@support.example`, linked to the queue `ID`."""
+        address = f"{id}@support.example"
+        self.dovecot.set_password(address, f"secret of {id}")
+        touchpoint: dict[str, Any] = {
+            "id": id,
+            "address": address,
+            "name": f"{id.title()} team",
+            "active": True,
+            "direction": direction,
+            "provider": "custom",
+            "password": f"env:PASSWORD_{id.upper()}",
+            "ca_file": str(self.authority.ca_file),
+        }
+        if direction != "outbound":
+            touchpoint["linked_queues"] = [id]
+            touchpoint["imap"] = (
+                f"imaps://localhost:{self.dovecot.imaps_port}"
+                if tls
+                else f"imap+insecure://127.0.0.1:{self.dovecot.imap_port}"
+            )
+        if direction != "inbound":
+            touchpoint["smtp"] = (
+                f"smtp://localhost:{self.postfix.starttls_port}"
+                if tls
+                else f"smtp+insecure://127.0.0.1:{self.postfix.plain_port}"
+            )
+        return {**touchpoint, **keys}
+
+    def secrets(self, *ids: str) -> dict[str, str]:
+        """Return the environment in which the daemon finds these touchpoints' passwords."""
+        return {f"PASSWORD_{id.upper()}": f"secret of {id}" for id in ids}
