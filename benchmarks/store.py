@@ -5,7 +5,8 @@ release: page size, vacuum mode, cache and checkpoint size.
     python benchmarks/store.py [--seconds 3] [--sweep] [--directory DIR]
 
 A commit is one caller's unit (a message row with its 4 KiB of bytes) that is on disk when the caller goes on.
-Callers are tasks of one event loop, as in the daemon; p99 is the time a caller waited for its batch. The peer is SQLite driven by hand, one transaction a row.
+Callers are tasks of one event loop, as in the daemon; p99 is the time a caller waited for its batch.
+The peer is SQLite driven by hand, one transaction a row.
 """
 
 from __future__ import annotations

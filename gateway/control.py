@@ -49,7 +49,7 @@ async def serve(
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer on `path` until cancelled. The caller holds the state directory's lock, so an old socket is a dead one."""
-    path.unlink(missing_ok=True)
+    _remove(path)
     listener = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         old_mask = os.umask(0o117)  # from its first instant the socket must not be open to others
@@ -66,7 +66,11 @@ async def serve(
         await trio.serve_listeners(answer, [trio.SocketListener(listener)])
     finally:
         listener.close()
-        path.unlink(missing_ok=True)
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
 
 
 async def _answer(stream: trio.SocketStream, handlers: Mapping[str, Handler]) -> None:

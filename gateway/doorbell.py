@@ -6,6 +6,7 @@ store anyway, so a bell says "look", never "how much".
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import trio
@@ -25,10 +26,8 @@ class Doorbell:
             if key in self._pending:
                 return  # already on its way: a burst of submissions costs one crossing
             self._pending.add(key)
-        try:
+        with contextlib.suppress(trio.RunFinishedError):  # the daemon is gone; the store remembers what is due
             self._token.run_sync_soon(self._deliver, key)
-        except trio.RunFinishedError:
-            pass  # the daemon is gone; the store remembers what is due
 
     async def wait(self, key: str) -> None:
         """Return at the next ring for `key`, or at once when it has rung since the last wait."""

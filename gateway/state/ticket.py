@@ -15,7 +15,7 @@ import trio
 
 R = TypeVar("R")
 
-_World = asyncio.AbstractEventLoop | trio.lowlevel.TrioToken
+_World = asyncio.AbstractEventLoop | trio.lowlevel.TrioToken | None  # None: a plain thread
 _Wakeup = tuple[_World, Callable[[], None]]
 _lock = threading.Lock()  # held for a few instructions; one for all tickets saves a lock a message
 
@@ -44,7 +44,7 @@ class Ticket(Generic[R]):
         done = threading.Event()
         with _lock:
             if not self._done:
-                self._wakeups.append((cast(_World, None), done.set))
+                self._wakeups.append((None, done.set))
             else:
                 done.set()
         if not done.wait(timeout):
@@ -91,7 +91,7 @@ class Ticket(Generic[R]):
 
 def wake(tickets: Iterable[Ticket[Any]]) -> None:
     """Mark settled tickets as done and wake everybody who waits, with one call for each world."""
-    worlds: dict[_World | None, list[Callable[[], None]]] = {}
+    worlds: dict[_World, list[Callable[[], None]]] = {}
     with _lock:
         for ticket in tickets:
             ticket._done = True

@@ -1,0 +1,135 @@
+"""`run`, `demo`, `check`, `reload`, `status`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from gateway import config
+from gateway.cli import client, show
+from gateway.control import CommandError
+from gateway.errors import ConfigError, Problem, Severity
+
+
+def add(commands: Any, shared: argparse.ArgumentParser) -> None:
+    running = commands.add_parser("run", parents=[shared], help="the daemon, in the foreground")
+    running.set_defaults(run=run)
+    demo = commands.add_parser("demo", help="the whole story on this machine: no accounts, no root")
+    demo.add_argument("--keep", action="store_true", help="leave it running and print ports and logins")
+    demo.set_defaults(run=run_demo)
+    checking = commands.add_parser("check", parents=[shared], help="all problems of the configuration at once")
+    checking.add_argument("file", nargs="?", type=Path, metavar="FILE", help="another gateway.toml or rules.toml")
+    checking.add_argument("--json", action="store_true")
+    checking.set_defaults(run=check)
+    reloading = commands.add_parser("reload", parents=[shared], help="take the edited rules into use")
+    reloading.add_argument("--json", action="store_true")
+    reloading.set_defaults(run=reload)
+    status = commands.add_parser("status", parents=[shared], help="touchpoints, queues, alarms")
+    status.add_argument("--watch", action="store_true", help="again every 2 seconds")
+    status.add_argument("--json", action="store_true")
+    status.set_defaults(run=show_status)
+
+
+def run(options: argparse.Namespace) -> int:
+    from gateway.daemon import main
+
+    return main(options.config)
+
+
+def run_demo(options: argparse.Namespace) -> int:
+    from gateway.demo import story
+
+    return story.main(keep=options.keep)
+
+
+def check(options: argparse.Namespace) -> int:
+    problems = config.check(options.config, options.file)
+    if options.json:
+        show.as_json([_problem(problem) for problem in problems])
+    else:
+        for problem in problems:
+            print(problem)
+        if not problems:
+            print("no problem found", file=sys.stderr)
+    return 1 if any(problem.severity is Severity.ERROR for problem in problems) else 0
+
+
+def _problem(problem: Problem) -> dict[str, Any]:
+    return {
+        "file": str(problem.file),
+        "line": problem.line,
+        "severity": str(problem.severity),
+        "message": problem.message,
+    }
+
+
+def reload(options: argparse.Namespace) -> int:
+    try:
+        answer = client.ask(options.config, "reload", must_run=True)
+    except ConfigError as error:
+        raise CommandError(f"nothing was changed:\n{error}") from error
+    if options.json:
+        show.as_json(answer)
+    else:
+        for line in answer["lines"]:
+            print(show.clean(line, 1000), file=sys.stderr if answer["refused"] else sys.stdout)
+    return 1 if answer["refused"] else 0
+
+
+def show_status(options: argparse.Namespace) -> int:
+    while True:
+        found = client.ask(options.config, "status", must_run=True)
+        if options.watch and sys.stdout.isatty() and not options.json:
+            print("\033[2J\033[H", end="")
+        if options.json:
+            show.as_json(found)
+        else:
+            _print_status(found)
+        if not options.watch:
+            return 1 if found["alarms"] else 0
+        sys.stdout.flush()
+        time.sleep(2)
+
+
+def _print_status(found: dict[str, Any]) -> None:
+    daemon = found["daemon"]
+    rules = daemon["rules"]
+    print(f"mail-gateway {daemon['version']}, pid {daemon['pid']}, up {show.ago(daemon['started_at'])}")
+    print(f"rules loaded {show.ago(rules['loaded_at'])} ago" + (", from the last good copy" if rules["error"] else ""))
+    if rules["error"]:
+        print(f"  the file is refused: {show.clean(rules['error'], 1000)}")
+    elif rules["changed_on_disk"]:
+        print("  rules.toml was edited since and is not loaded; mail-gateway check, then mail-gateway reload")
+    if found["touchpoints"]:
+        print()
+        show.table(
+            ("TOUCHPOINT", "ACTIVE", "STATE", "SINCE", "LAST MAIL", "QUEUED", "DEFERRED", "HELD", "UNCERTAIN", "CAUSE"),
+            (
+                (
+                    t["address"],
+                    "yes" if t["active"] else "no",
+                    t["state"],
+                    show.ago(t["since"]),
+                    show.ago(t["last_message_at"]),
+                    t["queued"],
+                    t["deferred"],
+                    t["held"],
+                    t["uncertain"],
+                    t["cause"],
+                )
+                for t in found["touchpoints"]
+            ),
+        )
+    if found["queues"]:
+        print()
+        show.table(
+            ("QUEUE", "OPEN", "OLDEST", "AGENTS"),
+            ((q["name"], q["open"], show.ago(q["oldest_at"]), ", ".join(q["agents"])) for q in found["queues"]),
+        )
+    for alarm in found["alarms"]:
+        place = f"{alarm['touchpoint']}: " if alarm["touchpoint"] else ""
+        print(f"\nALARM {place}{show.clean(alarm['cause'])} (since {show.ago(alarm['since'])})")
+        print(f"      {show.clean(alarm['action'])}")

@@ -1,0 +1,59 @@
+"""The parser, and the one place that turns what went wrong into a line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from gateway.cli import agent, daemon, outbox, queue
+from gateway.control import CommandError
+from gateway.errors import ConfigError, GatewayError
+
+DEFAULT_CONFIG: Final = "/etc/mail-gateway/gateway.toml"
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line; every leaf sets `run`, a Command."""
+    top = argparse.ArgumentParser(prog="mail-gateway", description="A mail gateway for support teams.")
+    top.add_argument("--version", action="version", version=f"mail-gateway {version('mail-gateway')}")
+    config = argparse.ArgumentParser(add_help=False)
+    config.add_argument(
+        "--config",
+        type=Path,
+        default=Path(os.environ.get("MAIL_GATEWAY_CONFIG", DEFAULT_CONFIG)),
+        metavar="PATH",
+        help="gateway.toml; default: $MAIL_GATEWAY_CONFIG, else %(default)s",
+    )
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for group in (daemon, queue, outbox, agent):
+        group.add(commands, config)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    options = parser().parse_args(argv)
+    try:
+        return int(options.run(options))
+    except CommandError as error:
+        print(f"mail-gateway: {error}", file=sys.stderr)
+        return error.exit_code
+    except ConfigError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        return 1
+    except GatewayError as error:
+        print(f"mail-gateway: {error}", file=sys.stderr)
+        return 75
+    except BrokenPipeError:  # `mail-gateway queue list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130

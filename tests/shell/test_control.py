@@ -1,0 +1,104 @@
+"""The control socket: answers, refusals, bad requests, and a client that leaves."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from gateway import control
+from gateway.control import CommandError
+from gateway.errors import Unavailable
+
+
+async def echo(args: Mapping[str, Any]) -> Any:
+    return dict(args)
+
+
+async def refuse(args: Mapping[str, Any]) -> Any:
+    raise CommandError("no such conversation", 1)
+
+
+async def away(args: Mapping[str, Any]) -> Any:
+    raise Unavailable("the disk is full; free some space")
+
+
+async def broken(args: Mapping[str, Any]) -> Any:
+    raise ZeroDivisionError
+
+
+HANDLERS = {"echo": echo, "refuse": refuse, "away": away, "broken": broken}
+
+
+@asynccontextmanager
+async def serving(path: Path) -> AsyncIterator[Path]:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(control.serve, path, HANDLERS)
+        yield path
+        nursery.cancel_scope.cancel()
+
+
+async def ask(path: Path, command: str, **args: Any) -> Any:
+    return await trio.to_thread.run_sync(lambda: control.ask(path, command, args, timeout=10))
+
+
+async def test_a_command_is_answered(tmp_path: Path) -> None:
+    async with serving(tmp_path / "control.sock") as path:
+        assert await ask(path, "echo", id="x", text="naïve 🙂") == {"id": "x", "text": "naïve 🙂"}
+
+
+@pytest.mark.parametrize(
+    ("command", "message", "exit_code"),
+    [
+        pytest.param("refuse", "no such conversation", 1, id="refused"),
+        pytest.param("away", "the disk is full", 75, id="try-again"),
+        pytest.param("broken", "internal error; the log has", 1, id="our-bug"),
+        pytest.param("unheard-of", "of one version", 2, id="unknown"),
+    ],
+)
+async def test_what_cannot_be_done_is_one_line_and_an_exit_code(
+    tmp_path: Path, command: str, message: str, exit_code: int
+) -> None:
+    async with serving(tmp_path / "control.sock") as path:
+        with pytest.raises(CommandError, match=message) as caught:
+            await ask(path, command)
+        assert caught.value.exit_code == exit_code
+        assert await ask(path, "echo", still="there") == {"still": "there"}
+
+
+@pytest.mark.parametrize("request_", [b"not json\n", b"[]\n", b'{"command": ["x"]}\n', b"\n"])
+async def test_garbage_is_answered_and_harms_nobody(tmp_path: Path, request_: bytes) -> None:
+    async with serving(tmp_path / "control.sock") as path:
+        stream = await trio.open_unix_socket(path)
+        await stream.send_all(request_)
+        answer = json.loads(await stream.receive_some())
+        assert answer["exit"] == 2
+        await stream.aclose()
+
+
+async def test_a_client_that_leaves_in_the_middle_is_forgotten(tmp_path: Path) -> None:
+    async with serving(tmp_path / "control.sock") as path:
+        stream = await trio.open_unix_socket(path)
+        await stream.send_all(b'{"command": "ec')
+        await stream.aclose()
+        assert await ask(path, "echo") == {}
+
+
+async def test_only_owner_and_group_may_connect_and_a_stale_socket_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "control.sock").write_text("left over")
+    async with serving(tmp_path / "control.sock") as path:
+        mode = path.stat().st_mode
+        assert stat.S_ISSOCK(mode)
+        assert stat.S_IMODE(mode) == 0o660
+    assert not path.exists()
+
+
+def test_without_a_daemon_asking_is_a_connection_error(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionError):
+        control.ask(tmp_path / "control.sock", "echo", {})
