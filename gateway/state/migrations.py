@@ -73,17 +73,27 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_conversation ON outbox (conversation) WHERE conversation IS NOT NULL;
 
 -- One recipient's fate. state: queued | sending | delivered | deferred | refused | uncertain | expired | cancelled
+-- attempts: how often this recipient was tried. attempt: number of the latest try among all tries of the message; it
+-- names the try in our trace field, so no two tries of one message share it. waited: ms on the give-up clock.
+-- next_attempt_at is NULL when no clock moves it (uncertain, settled).
 CREATE TABLE recipient (
     outbox INTEGER NOT NULL, number INTEGER NOT NULL, touchpoint TEXT NOT NULL, address TEXT NOT NULL,
-    state TEXT NOT NULL, attempts INTEGER NOT NULL, next_attempt_at INTEGER, reply TEXT, settled_at INTEGER,
+    state TEXT NOT NULL, attempts INTEGER NOT NULL, attempt INTEGER NOT NULL, waited INTEGER NOT NULL,
+    next_attempt_at INTEGER, reply TEXT, settled_at INTEGER,
     PRIMARY KEY (outbox, number)) WITHOUT ROWID;
-CREATE INDEX recipient_due ON recipient (touchpoint, next_attempt_at) WHERE state IN ('queued', 'deferred');
-CREATE INDEX recipient_open ON recipient (outbox) WHERE state NOT IN ('delivered', 'refused', 'expired', 'cancelled');
+-- One index for all that is open: what is due, what was sending at a crash, what `outbox list` shows. `state` is in it
+-- so that counting and recovering never touch the rows.
+CREATE INDEX recipient_open ON recipient (touchpoint, next_attempt_at, state) WHERE settled_at IS NULL;
 
 -- A touchpoint's lane. state: open | paused | held. cause: login | permission | switched-off | person …
 CREATE TABLE lane (
     touchpoint TEXT PRIMARY KEY, state TEXT NOT NULL, cause TEXT, detail TEXT, since_at INTEGER NOT NULL,
     until_at INTEGER, probes INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+
+-- How many messages a touchpoint handed over in an hour (hours since the epoch): the daily pace is a sum of 24 of them.
+CREATE TABLE sent (
+    touchpoint TEXT NOT NULL, hour INTEGER NOT NULL, messages INTEGER NOT NULL,
+    PRIMARY KEY (touchpoint, hour)) WITHOUT ROWID;
 
 -- What the gateway knows of an agent beyond the file. password_hash: stored by `passwd`.
 CREATE TABLE agent (login TEXT PRIMARY KEY, password_hash TEXT, last_login_at INTEGER, failures INTEGER NOT NULL)
