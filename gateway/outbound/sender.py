@@ -1,0 +1,151 @@
+"""Decides which touchpoint a message leaves as, from what its header says and who submits it.
+
+The header From decides, not the return path that the client gave. Everything here is comparison of addresses, which
+ignores case throughout: the standard lets a local part differ by case, no provider does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
+
+from gateway.mime.scan import HeaderFacts
+
+SIGNED_TYPES: Final = frozenset(
+    {
+        "multipart/signed",
+        "multipart/encrypted",
+        "application/pkcs7-mime",
+        "application/x-pkcs7-mime",
+    }
+)
+_ADDRESS: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\Z")
+_NAMED: Final = 6  # touchpoints that a refusal names before it says "…": a reply line has 512 octets
+
+
+class Touchpoint(Protocol):
+    """What this decision needs of a configured touchpoint."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def aliases(self) -> Sequence[str]: ...
+    @property
+    def active(self) -> bool: ...
+    @property
+    def is_outbound(self) -> bool: ...
+
+
+AnyTouchpoint = TypeVar("AnyTouchpoint", bound=Touchpoint)
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """The decision. `address`: what From must say; `is_rewritten`: the client wrote the agent's own login there."""
+
+    touchpoint: str
+    address: str
+    is_rewritten: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An SMTP reply with its enhanced code, for the person in front of the mail client to read."""
+
+    reply: str
+
+
+def is_signed(facts: HeaderFacts) -> bool:
+    """Would a change to the body or to an existing field break a signature (RFC 1847, 8551, 3156, 6376)?"""
+    return facts.content_type in SIGNED_TYPES or facts.has("dkim-signature")
+
+
+def read_author(facts: HeaderFacts) -> str | Refusal:
+    """Return the one address in the one From field, as written, or why there is no such thing."""
+    fields = len(facts.raw_values("from"))
+    if fields != 1:
+        found = "none" if not fields else str(fields)
+        return Refusal(f"550 5.6.0 the message needs exactly one From field, and has {found}")
+    authors = facts.authors
+    if len(authors) != 1:
+        return Refusal("550 5.6.0 From must name exactly one address")
+    address = authors[0].address
+    if not _ADDRESS.match(address):
+        return Refusal("550 5.6.0 the address in From cannot be understood")
+    return address
+
+
+def index_addresses(touchpoints: Iterable[AnyTouchpoint]) -> dict[str, AnyTouchpoint]:
+    """Return every touchpoint under its address and its aliases, in lower case; an address goes before an alias."""
+    touchpoints = tuple(touchpoints)
+    index = {alias.lower(): touchpoint for touchpoint in touchpoints for alias in touchpoint.aliases}
+    return index | {touchpoint.address.lower(): touchpoint for touchpoint in touchpoints}
+
+
+def is_own(login: str, author: str) -> bool:
+    """Has the client put the agent's own login into From, as phones do?"""
+    return author.lower() == login.lower()
+
+
+def decide_sender(
+    author: str,
+    *,
+    login: str,
+    allowed: Sequence[Touchpoint],
+    by_address: Mapping[str, Touchpoint],
+    rewrites_own: bool,
+    is_signed: bool,
+    conversations: Collection[str] = (),
+) -> Sender | Refusal:
+    """Return the touchpoint that `author` (the address in From) stands for, or the refusal.
+
+    `allowed`: what this agent may write as, in any state; `by_address`: every touchpoint, by `index_addresses`.
+    `conversations`: ids of the touchpoints that have the conversations named by In-Reply-To and References, asked for
+    only when From is the agent's own login. A touchpoint goes before a login of the same address.
+    """
+    usable = [touchpoint for touchpoint in allowed if touchpoint.active and touchpoint.is_outbound]
+    if touchpoint := by_address.get(author.lower()):
+        return _as_named(touchpoint, author, login, allowed, usable)
+    if not is_own(login, author):
+        return Refusal(f"550 5.7.1 {login} may not write as {author}; {_choice(usable)}")
+    if not rewrites_own:
+        return Refusal(f"550 5.7.1 {author} is a login, not an address to write as; {_choice(usable)}")
+    if is_signed:
+        return Refusal(f"550 5.7.1 From is signed and cannot be changed from {author}; {_choice(usable)}")
+    return _instead_of_own(usable, conversations)
+
+
+def _as_named(
+    touchpoint: Touchpoint, author: str, login: str, allowed: Sequence[Touchpoint], usable: Sequence[Touchpoint]
+) -> Sender | Refusal:
+    if touchpoint.id not in {one.id for one in allowed}:
+        return Refusal(f"550 5.7.1 {login} may not write as {author}; {_choice(usable)}")
+    if not touchpoint.is_outbound:
+        return Refusal(f"550 5.7.1 {touchpoint.address} only receives mail; {_choice(usable)}")
+    if not touchpoint.active:
+        return Refusal(f"550 5.7.1 {touchpoint.address} is switched off; {_choice(usable)}")
+    return Sender(touchpoint.id, author)
+
+
+def _instead_of_own(usable: Sequence[Touchpoint], conversations: Collection[str]) -> Sender | Refusal:
+    if conversations:
+        # An answer goes out as the address that was asked, or not at all: another one would puzzle the customer.
+        answering = [touchpoint for touchpoint in usable if touchpoint.id in conversations]
+        if len(answering) == 1:
+            return Sender(answering[0].id, answering[0].address, is_rewritten=True)
+        reason = "more than one address has this conversation" if answering else "this conversation is not yours"
+        return Refusal(f"550 5.7.1 {reason}; {_choice(usable)}")
+    if len(usable) == 1:
+        return Sender(usable[0].id, usable[0].address, is_rewritten=True)
+    return Refusal(f"550 5.7.1 choose the address to write as: {_choice(usable)}")
+
+
+def _choice(usable: Sequence[Touchpoint]) -> str:
+    if not usable:
+        return "no address is open to you; ask your administrator"
+    names = ", ".join(touchpoint.address for touchpoint in usable[:_NAMED])
+    return f"set From to {names}" + (" …" if len(usable) > _NAMED else "")
