@@ -1,0 +1,98 @@
+"""The files that rules.toml names: read once at load, so that no message sees half of two configurations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+LARGEST_TEXT_BYTES = 512 * 1024  # a signature of this size would travel with every mail
+IMAGE_LIMIT_BYTES = 50 * 1024  # exclusive: an image of exactly this size is refused
+
+_IMAGE_SOURCE = re.compile(r"""<img\b[^>]*?\bsrc\s*=\s*(?:"file:([^"]*)"|'file:([^']*)')""", re.IGNORECASE)
+_MAGIC = {  # by bytes, never by name
+    b"\xff\xd8\xff": "jpeg",
+    b"GIF87a": "gif",
+    b"GIF89a": "gif",
+    b"\x89PNG\r\n\x1a\n": "png",
+    b"BM": "bmp",
+}
+
+
+class Content(str):
+    """A text, and the file that it came from (None: it stands in rules.toml itself)."""
+
+    file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """`subtype`: of the media type image/…, found from the bytes."""
+
+    path: Path
+    subtype: str
+    data: bytes = field(repr=False)
+
+
+class Files:
+    """Reads files and remembers what it read; with `kept`, reads those from there instead of the disk."""
+
+    def __init__(self, kept: Mapping[Path, Path] | None = None) -> None:
+        self._kept = kept or {}
+        self.read_so_far: dict[Path, bytes] = {}
+
+    def where(self, path: Path) -> Path:
+        """Return the file to open for `path`: itself, or the copy that was kept of it."""
+        return self._kept.get(path, path)
+
+    def read(self, path: Path, limit: int) -> bytes:
+        """Return the bytes. Raises ValueError with a sentence for the admin."""
+        if path in self.read_so_far:
+            content = self.read_so_far[path]
+        else:
+            try:
+                with self.where(path).open("rb") as file:
+                    content = file.read(limit + 1)
+            except OSError as error:
+                raise ValueError(f"{path} cannot be read: {_reason(error)}") from None
+            self.read_so_far[path] = content
+        if len(content) > limit:
+            raise ValueError(f"{path} is larger than {limit // 1024} KiB")
+        return content
+
+    def text(self, path: Path) -> Content:
+        try:
+            content = Content(self.read(path, LARGEST_TEXT_BYTES).decode("utf-8-sig"))
+        except UnicodeDecodeError:
+            raise ValueError(f"{path} is not UTF-8; save it as UTF-8") from None
+        content.file = path
+        return content
+
+    def image(self, path: Path) -> Image:
+        try:
+            data = self.read(path, IMAGE_LIMIT_BYTES - 1)
+        except ValueError:
+            if len(self.read_so_far.get(path, b"")) < IMAGE_LIMIT_BYTES:
+                raise
+            # Not kept: it is of no use, and may be large.
+            raise ValueError(f"{path} has 50 KiB or more; an image must be smaller than that") from None
+        subtype = image_type(data)
+        if subtype is None:
+            raise ValueError(f"{path} is not a JPG, GIF, PNG or BMP image (its content decides, not its name)")
+        return Image(path, subtype, data)
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def image_type(data: bytes) -> str | None:
+    """Return the subtype of image/… by the first bytes, or None."""
+    return next((subtype for magic, subtype in _MAGIC.items() if data.startswith(magic)), None)
+
+
+def image_sources(html: str) -> Iterator[tuple[str, int]]:
+    """Yield the name behind `file:` of every `<img src="file:…">`, and its line (from 1) in `html`."""
+    for found in _IMAGE_SOURCE.finditer(html):
+        yield found[1] or found[2] or "", html.count("\n", 0, found.end()) + 1

@@ -1,0 +1,253 @@
+"""Both files → one frozen Config, or every problem in them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from gateway.config.base import Model
+from gateway.config.checks import check
+from gateway.config.document import Document, SyntaxProblem, read_text
+from gateway.config.draft import Draft, Entry
+from gateway.config.files import Files
+from gateway.config.gateway_file import GatewayFile
+from gateway.config.positions import Path as KeyPath
+from gateway.config.rules_file import Agent, Hours, Rule, RulesFile, Spam, Template, Touchpoint
+from gateway.config.sentences import explain, keys_of
+from gateway.config.values import suggest
+from gateway.errors import ConfigError, Problem, Severity
+
+M = TypeVar("M", bound=Model)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Both files, checked. `path`: gateway.toml. `problems`: warnings and notices. `files`: what was read, by path."""
+
+    path: Path
+    gateway: GatewayFile
+    rules: RulesFile
+    problems: tuple[Problem, ...] = ()
+    files: Mapping[Path, bytes] = field(default_factory=dict, repr=False)
+    rules_path: Path = Path("rules.toml")
+
+    @cached_property
+    def touchpoints(self) -> Mapping[str, Touchpoint]:
+        """By id."""
+        return {each.id: each for each in self.rules.touchpoints}
+
+    @cached_property
+    def agents(self) -> Mapping[str, Agent]:
+        """By login, lower case."""
+        return {each.login.lower(): each for each in self.rules.agents}
+
+    @cached_property
+    def _by_address(self) -> Mapping[str, Touchpoint]:
+        return {address: each for each in self.rules.touchpoints for address in each.addresses}
+
+    def touchpoint_at(self, address: str) -> Touchpoint | None:
+        """Return the touchpoint whose address or alias this is."""
+        return self._by_address.get(address.lower())
+
+    def may_write_as(self, agent: Agent) -> tuple[Touchpoint, ...]:
+        """Return the outbound touchpoints whose name this agent may put on mail, in the order of the file."""
+        return tuple(each for each in self.rules.touchpoints if each.is_outbound and may_write_as(agent, each))
+
+    @cached_property
+    def queue_names(self) -> frozenset[str]:
+        """What [queues] names, or else every queue that mail can reach or an agent looks at."""
+        if self.gateway.queues.names is not None:
+            return frozenset(self.gateway.queues.names)
+        named = {name for each in self.rules.touchpoints for name in each.linked_queues}
+        named |= {name for each in self.rules.agents for name in each.ring_groups}
+        named |= {name for each in self.rules.rules for name in each.action.queue}
+        return frozenset(named - {"linked"})
+
+
+def may_write_as(agent: Agent, touchpoint: Touchpoint) -> bool:
+    if agent.touchpoints is not None:
+        return touchpoint.id in agent.touchpoints
+    return not set(agent.ring_groups).isdisjoint(touchpoint.linked_queues)
+
+
+def load(path: Path, *, rules: Path | None = None, now: datetime | None = None) -> Config:
+    """Return the configuration of gateway.toml at `path` and the rules.toml it names, or `rules` instead.
+
+    Raises ConfigError with all problems of both. `now` is for the opening hours that a notice shows.
+    """
+    return _Loader(path, rules, Files(), now or datetime.now(UTC)).load()
+
+
+def load_rules(path: Path, gateway_path: Path) -> Config:
+    """Return the configuration as it would be with the rules file at `path`. Raises ConfigError."""
+    return load(gateway_path, rules=path)
+
+
+def load_kept(path: Path, rules: Path, kept: Mapping[Path, Path]) -> Config:
+    """As `load`, but every file in `kept`, also `rules` itself, is read from where it was kept."""
+    return _Loader(path, rules, Files(kept), datetime.now(UTC)).load()
+
+
+def load_gateway(path: Path) -> GatewayFile:
+    """Return gateway.toml alone. Raises ConfigError with its problems: the ones that stop a start."""
+    loader = _Loader(path, None, Files(), datetime.now(UTC))
+    gateway = loader.read_gateway()
+    loader.refuse()
+    return gateway
+
+
+class _Loader:
+    def __init__(self, path: Path, rules: Path | None, files: Files, now: datetime) -> None:
+        self.path = path.absolute()
+        self.rules_path = rules.absolute() if rules else None
+        self.files = files
+        self.now = now
+        self.problems: list[Problem] = []
+        self.gateway_document: Document | None = None
+        self.rules_document: Document | None = None
+
+    def load(self) -> Config:
+        gateway = self.read_gateway()
+        draft = self.read_rules(gateway)
+        self.problems += check(draft)
+        self.refuse()
+        return Config(
+            path=self.path,
+            gateway=gateway,
+            rules=_finish(draft),
+            problems=tuple(self._in_order()),
+            files=dict(self.files.read_so_far),
+            rules_path=self.rules_path or gateway.rules,
+        )
+
+    def refuse(self) -> None:
+        if any(problem.severity is Severity.ERROR for problem in self.problems):
+            raise ConfigError(tuple(self._in_order()))
+
+    def _in_order(self) -> Iterable[Problem]:
+        unique = dict.fromkeys(self.problems)
+        return sorted(unique, key=lambda each: (each.file != self.path, each.file.name, each.line or 0))
+
+    # --- gateway.toml
+
+    def read_gateway(self) -> GatewayFile:
+        """Return gateway.toml, with defaults where it is wrong (which is then among the problems)."""
+        document = self._open(self.path, self.path)
+        if document is None:
+            return GatewayFile.model_validate({}, context=self._context(self.path))
+        self.gateway_document = document
+        entry = self._read(document, (), GatewayFile, document.path.name)
+        return entry.model or GatewayFile.model_validate({}, context=self._context(self.path))
+
+    # --- rules.toml
+
+    def read_rules(self, gateway: GatewayFile) -> Draft:
+        path = self.rules_path or gateway.rules
+        draft = Draft(gateway=gateway, gateway_document=self.gateway_document, files=self.files, now=self.now)
+        if self.gateway_document is None and not path.exists():
+            return draft  # where the rules are is not known as long as gateway.toml cannot be read
+        document = self._open(self.files.where(path), path)
+        if document is None:
+            return draft
+        self.files.read_so_far[path] = document.text.encode()
+        self.rules_document = draft.rules_document = document
+        for key in document.data:
+            if key not in keys_of(RulesFile):
+                hint = suggest(key, keys_of(RulesFile))
+                self.problems.append(document.problem((key,), f'unknown key "{key}" in {path.name}{hint}'))
+        draft.touchpoints = self._read_many(document, "touchpoint", Touchpoint, "address")
+        draft.agents = self._read_many(document, "agent", Agent, "login")
+        draft.templates = self._read_many(document, "template", Template, "name")
+        draft.rules = self._read_many(document, "rule", Rule, "name")
+        hours = document.data.get("hours", {})
+        if isinstance(hours, dict):
+            draft.hours = {name: self._read(document, ("hours", name), Hours, f"[hours.{name}]") for name in hours}
+        else:
+            self.problems.append(document.problem(("hours",), "hours must be tables, for example [hours.office]"))
+        if "spam" in document.data:
+            draft.spam = self._read(document, ("spam",), Spam, "[spam]")
+        return draft
+
+    def _read_many(self, document: Document, key: str, model: type[M], title: str) -> list[Entry[M]]:
+        tables = document.data.get(key, [])
+        if not isinstance(tables, list):
+            self.problems.append(document.problem((key,), f"write [[{key}]] with two brackets: there can be several"))
+            return []
+        found = []
+        for index, table in enumerate(tables):
+            name = table.get(title) if isinstance(table, dict) else None
+            shown = f'[[{key}]] "{name}"' if isinstance(name, str) and name else f"[[{key}]]"
+            found.append(self._read(document, (key, index), model, shown))
+        return found
+
+    # --- one table
+
+    def _read(self, document: Document, path: KeyPath, model: type[M], shown: str) -> Entry[M]:
+        """Return the table as understood. What is wrong in it joins the problems, and the rest is still read, so that
+        the checks behind this one find theirs too."""
+        data = document.at(path)
+        context = self._context(document.path)
+        try:
+            return Entry(path, data, model.model_validate(data, context=context), frozenset())
+        except ValidationError as error:
+            wrong = set()
+            for inner, message in explain(error, model, data, shown):
+                self.problems.append(document.problem((*path, *inner), message))
+            for each in error.errors(include_url=False, include_input=False):
+                wrong.add(each["loc"][0] if each["loc"] else "")
+        rest = {key: value for key, value in data.items() if key not in wrong} if isinstance(data, dict) else {}
+        return Entry(path, data, _try(model, rest, context), frozenset(map(str, wrong)))
+
+    def _context(self, path: Path) -> dict[str, Any]:
+        return {"directory": path.parent, "files": self.files}
+
+    def _open(self, path: Path, shown: Path) -> Document | None:
+        try:
+            return Document(shown, read_text(path, shown))
+        except SyntaxProblem as error:
+            self.problems.append(error.problem)
+            return None
+
+
+def _try(model: type[M], data: Any, context: Any) -> M | None:
+    try:
+        return model.model_validate(data, context=context)
+    except ValidationError:
+        return None
+
+
+def _finish(draft: Draft) -> RulesFile:
+    """Return the rules with every name of a touchpoint turned into its id."""
+    timezone = draft.gateway.timezone
+
+    def with_ids(entries: list[Entry[M]]) -> list[M]:
+        found = []
+        for entry in entries:
+            model: Any = entry.model
+            if getattr(model, "touchpoints", None) is not None:
+                ids = tuple(dict.fromkeys(draft.id_of(name) or name for name in model.touchpoints))
+                model = model.model_copy(update={"touchpoints": ids})
+            found.append(model)
+        return found
+
+    hours = {
+        name: entry.model if entry.model.timezone else entry.model.model_copy(update={"timezone": timezone})
+        for name, entry in draft.hours.items()
+        if entry.model is not None
+    }
+    return RulesFile.model_validate(
+        {
+            "touchpoint": with_ids(draft.touchpoints),
+            "hours": hours,
+            "agent": with_ids(draft.agents),
+            "template": with_ids(draft.templates),
+            "spam": (draft.spam.model if draft.spam else None) or Spam(),
+            "rule": with_ids(draft.rules),
+        }
+    )

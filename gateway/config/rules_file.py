@@ -1,0 +1,426 @@
+"""rules.toml: what happens to mail. Attribute names are the keys; every default stands here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    PrivateAttr,
+    StrictStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from gateway.config import hours
+from gateway.config.base import Model
+from gateway.config.conditions import All, If
+from gateway.config.files import Content, Files, Image, image_sources
+from gateway.config.gateway_file import OptionalPath
+from gateway.config.providers import NOT_YET, PROFILES, Profile
+from gateway.config.secrets import Secret, SecretRef
+from gateway.config.values import (
+    Address,
+    AddressPattern,
+    Count,
+    Duration,
+    Flag,
+    Name,
+    QueueName,
+    Server,
+    TimeZone,
+    Variables,
+    Word,
+    choose,
+    one_or_many,
+    parse_address,
+    parse_duration,
+    parse_server,
+    some,
+    suggest,
+)
+from gateway.model import Priority
+
+ImapServer = Annotated[Server, PlainValidator(partial(parse_server, protocol="imap"))]
+SmtpServer = Annotated[Server, PlainValidator(partial(parse_server, protocol="smtp"))]
+
+
+# --- text that may stand in a file ---------------------------------------------------------------------------------
+
+
+def parse_content(value: object, info: ValidationInfo) -> Content:
+    """Return the text itself, or that of the file which "file:…" names."""
+    if isinstance(value, Content):
+        return value
+    if not isinstance(value, str):
+        raise ValueError('needs text in quotes, or "file:PATH"')
+    if not value.startswith("file:"):
+        return Content(value)
+    context = info.context or {}
+    files: Files = context.get("files") or Files()
+    return files.text(context.get("directory", Path()) / Path(value.removeprefix("file:").strip()).expanduser())
+
+
+Text = Annotated[str, PlainValidator(parse_content)]
+
+
+def _find_images(html: str, info: ValidationInfo) -> dict[str, Image]:
+    """Return the images that load; what is wrong with the others is said by the checks, with their line."""
+    context = info.context or {}
+    files: Files = context.get("files") or Files()
+    directory = image_directory(html, context.get("directory", Path()))
+    found = {}
+    for source, _ in image_sources(html):
+        try:
+            found[source] = files.image(directory / source)
+        except ValueError:
+            continue
+    return found
+
+
+def image_directory(html: str, otherwise: Path) -> Path:
+    """Return where the relative names in `html` begin: at the file that holds it."""
+    file = getattr(html, "file", None)
+    return file.parent if isinstance(file, Path) else otherwise
+
+
+class _Composed(Model):
+    html: Text = ""
+    text: Text = ""
+    _images: dict[str, Image] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _load_images(self, info: ValidationInfo) -> Self:
+        self._images = _find_images(self.html, info)
+        return self
+
+    @property
+    def images(self) -> Mapping[str, Image]:
+        """By what stands behind `file:` in the `src` of an `<img>`."""
+        return self._images
+
+    @property
+    def html_file(self) -> Path | None:
+        return getattr(self.html, "file", None)
+
+    @property
+    def text_file(self) -> Path | None:
+        return getattr(self.text, "file", None)
+
+
+# --- touchpoints -----------------------------------------------------------------------------------------------------
+
+
+class Pace(Model):
+    """Messages out. None: no limit known."""
+
+    connections: Count = 2
+    per_minute: Count | None = None
+    per_day: Count | None = None
+    per_connection: Count | None = None
+
+
+def _renewal(value: timedelta) -> timedelta:
+    if value > timedelta(minutes=29):
+        raise ValueError("must be 29 min at most: servers may drop an idle connection after 30 (RFC 2177)")
+    return value
+
+
+class Watch(Model):
+    poll: Duration = timedelta(minutes=10)
+    renew_idle: Annotated[Duration, AfterValidator(_renewal)] = timedelta(minutes=24)
+
+
+class Dkim(Model):
+    selector: Word
+    domain: Word
+    private_key: Secret
+
+    @field_validator("private_key")
+    @classmethod
+    def _is_named(cls, value: SecretRef | None) -> SecretRef:
+        if value is None:
+            raise ValueError('must name the key, for example "file:dkim.pem"')
+        return value
+
+
+class Signature(_Composed):
+    """`html`, `text`: the text itself, also where a file was named. "" means absent."""
+
+    active: Flag = False
+    when: Literal["always", "first"] = "always"
+    strip_client_signature: Flag = False
+
+
+def _hours_or_always(value: object) -> str:
+    if value == "always":
+        return "always"
+    name, colon, state = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    if not (colon and name and state in ("open", "closed")):
+        raise ValueError('needs "always", or the name of hours and a state such as "office:closed"')
+    return f"{name}:{state}"
+
+
+class AutoReply(_Composed):
+    active: Flag = False
+    subject: StrictStr = ""
+    on: Literal["new-conversation", "every-message"] = "new-conversation"
+    every: Duration = timedelta(days=7)
+    max_age: Duration = timedelta(days=2)
+    when: Annotated[str, PlainValidator(_hours_or_always)] = "always"
+
+
+def _provider(value: object) -> str:
+    if isinstance(value, str) and value in PROFILES:
+        return value
+    if value in NOT_YET:
+        raise ValueError(f'"{value}" is not available yet; use {choose(PROFILES)}')
+    if not isinstance(value, str):
+        raise ValueError("needs text in quotes")
+    raise ValueError(f'unknown provider "{value}"{suggest(value, PROFILES)}')
+
+
+def _from_name(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("needs text in quotes")
+    if value not in ("touchpoint", "client") and "{{" not in value:
+        hint = suggest(value, ("touchpoint", "client"))
+        raise ValueError(
+            f'"{value}" is neither "touchpoint" nor "client" nor a template with {{{{ … }}}}'
+            + (hint if "mean" in hint else "")
+        )
+    return value
+
+
+def _history(value: object) -> str | timedelta:
+    if value in ("new", "all"):
+        return str(value)
+    if isinstance(value, str) and not any(letter.isdigit() for letter in value):
+        hint = suggest(value, ("new", "all"))
+        raise ValueError(f'"{value}" is neither "new" nor "all" nor a time such as "30 days"{hint}')
+    return parse_duration(value)
+
+
+def _after_fetch(value: object) -> str:
+    if value in ("keep", "seen"):
+        return str(value)
+    if isinstance(value, str) and value.startswith("move:") and value.removeprefix("move:").strip():
+        return f"move:{value.removeprefix('move:').strip()}"
+    hint = suggest(value, ("keep", "seen")) if isinstance(value, str) else ""
+    raise ValueError(f'needs "keep", "seen" or "move:FOLDER"{hint if "mean" in hint else ""}')
+
+
+class Touchpoint(Model):
+    """All defaults are resolved: `id`, `imap_login`, `smtp_login`, `auth` and what the provider's profile knows.
+    `imap`, `smtp` are None only where the direction does not need them.
+    """
+
+    id: Word
+    address: Address
+    name: Name
+    from_name: Annotated[str, PlainValidator(_from_name)] = "touchpoint"
+    active: Flag = False
+    direction: Literal["inbound", "outbound", "both"] = "both"
+    provider: Annotated[str, PlainValidator(_provider)] = "custom"
+    imap: ImapServer | None = None
+    smtp: SmtpServer | None = None
+    login: Name
+    imap_login: Name
+    smtp_login: Name
+    password: Secret = None
+    auth: Literal["password", "oauth2"] = "password"
+    ca_file: OptionalPath = None
+    linked_queues: tuple[QueueName, ...] = ()
+    aliases: tuple[Address, ...] = ()
+    folders: Annotated[tuple[Name, ...], AfterValidator(some)] = ("INBOX",)
+    history: Annotated[str | timedelta, PlainValidator(_history)] = "new"
+    after_fetch: Annotated[str, PlainValidator(_after_fetch)] = "keep"
+    preview_roles: tuple[Name, ...] = ()
+    pace: Pace = Pace()
+    watch: Watch = Watch()
+    dkim: Dkim | None = None
+    variables: Variables = Field(default_factory=dict)
+    signature: Signature | None = None
+    auto_reply: AutoReply | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        filled: dict[str, Any] = dict(data)
+        address = filled.get("address")
+        if isinstance(address, str):
+            # Lower case, so that a change of capitals is not a new touchpoint without a history.
+            filled.setdefault("id", address.strip().lower())
+            filled.setdefault("login", address.strip())
+        if "login" in filled:
+            filled.setdefault("imap_login", filled["login"])
+            filled.setdefault("smtp_login", filled["login"])
+        provider = filled.get("provider", "custom")
+        profile = PROFILES.get(provider) if isinstance(provider, str) else None
+        return _with_profile(filled, profile) if profile else filled
+
+    @field_validator("linked_queues")
+    @classmethod
+    def _are_queues(cls, queues: tuple[str, ...]) -> tuple[str, ...]:
+        if "linked" in queues:
+            raise ValueError('"linked" is a word of rules, not a queue')
+        return queues
+
+    @property
+    def is_inbound(self) -> bool:
+        return self.direction != "outbound"
+
+    @property
+    def is_outbound(self) -> bool:
+        return self.direction != "inbound"
+
+    @property
+    def profile(self) -> Profile:
+        return PROFILES[self.provider]
+
+    @property
+    def addresses(self) -> frozenset[str]:
+        """Its address and aliases, lower case: mail from and to these is ours."""
+        return frozenset(each.lower() for each in (self.address, *self.aliases))
+
+
+def _with_profile(filled: dict[str, Any], profile: Profile) -> dict[str, Any]:
+    filled.setdefault("imap", profile.imap)
+    filled.setdefault("smtp", profile.smtp)
+    filled.setdefault("auth", profile.auth)
+    pace, watch = filled.get("pace", {}), filled.get("watch", {})
+    if isinstance(pace, dict):
+        keys = ("connections", "per_minute", "per_day", "per_connection")
+        filled["pace"] = {key: getattr(profile, key) for key in keys} | pace
+    if isinstance(watch, dict):
+        filled["watch"] = {key: getattr(profile, key) for key in ("poll", "renew_idle")} | watch
+    return filled
+
+
+# --- the rest --------------------------------------------------------------------------------------------------------
+
+
+class Hours(Model):
+    """`timezone` None only before the load is complete: the default is the gateway's."""
+
+    timezone: TimeZone | None = None
+    open: tuple[hours.OpeningText, ...] = ()
+    holidays: tuple[hours.Holiday, ...] = ()
+
+    def is_open(self, at: datetime) -> bool:
+        """Return whether it is open at the aware time `at`."""
+        return hours.is_open(self.open, self.holidays, self.timezone or ZoneInfo("UTC"), at)
+
+
+def _password_hash(value: object) -> str:
+    if value is None or value == "":
+        return ""
+    if not isinstance(value, str) or not value.startswith("$argon2"):
+        raise ValueError('needs a hash that begins with "$argon2", never the password; `mail-gateway passwd` makes one')
+    return value
+
+
+def _email(value: object) -> str:
+    return "" if value == "" else parse_address(value)
+
+
+class Agent(Model):
+    """`touchpoints`: ids; None: those whose linked queues meet the ring groups. `password_hash` "": see the store.
+    `email` "": notices by mail cannot reach this agent.
+    """
+
+    login: Word
+    name: Name
+    email: Annotated[str, PlainValidator(_email)] = ""
+    active: Flag = True
+    role: Name = "agent"
+    ring_groups: tuple[QueueName, ...] = ()
+    touchpoints: tuple[Name, ...] | None = None
+    password_hash: Annotated[str, PlainValidator(_password_hash)] = Field(default="", repr=False)
+    variables: Variables = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("email"):
+            return data
+        login = data.get("login")
+        return data | {"email": login} if isinstance(login, str) and "@" in login else data
+
+
+class Template(_Composed):
+    name: Name
+    touchpoints: tuple[Name, ...] | None = None
+
+
+def _scanner(value: object) -> str:
+    if value == "":
+        return ""
+    scheme, _, rest = value.partition("://") if isinstance(value, str) else ("", "", "")
+    host, _, port = rest.rstrip("/").rpartition(":")
+    if scheme not in ("rspamd+http", "rspamd+https", "spamd") or not host or not port.isdigit():
+        raise ValueError('needs "rspamd+http://HOST:PORT" or "spamd://HOST:PORT"')
+    return str(value)
+
+
+def _score(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        raise ValueError("needs a number, for example 6.0")
+    return float(value)
+
+
+class Spam(Model):
+    """`scanner` "": none."""
+
+    blocklist: tuple[AddressPattern, ...] = ()
+    allowlist: tuple[AddressPattern, ...] = ()
+    scanner: Annotated[str, PlainValidator(_scanner)] = ""
+    quarantine_over: Annotated[float, PlainValidator(_score)] = 6.0
+    on_dmarc_fail: Literal["tag", "quarantine"] = "tag"
+    keep_quarantine: Duration = timedelta(days=30)
+
+
+class Action(Model):
+    """What a rule does. Empty and None leave things as they are."""
+
+    queue: Annotated[tuple[QueueName, ...], BeforeValidator(one_or_many), AfterValidator(some)] = ()
+    priority: Priority | None = None
+    tags: Annotated[tuple[Name, ...], BeforeValidator(one_or_many)] = ()
+    quarantine: Flag | None = None
+    discard: Flag = False
+    auto_reply: Flag | None = None
+    reroute: Flag = False
+
+
+class Rule(Model):
+    """`touchpoints`: ids; None: all of them."""
+
+    name: Name
+    touchpoints: tuple[Name, ...] | None = None
+    if_: If = Field(default=If(), alias="if")
+    action: Action = Field(default=Action(), alias="then")
+    stop: Flag = False
+
+    @property
+    def condition(self) -> All:
+        return self.if_.tree
+
+
+class RulesFile(Model):
+    touchpoints: tuple[Touchpoint, ...] = Field(default=(), alias="touchpoint")
+    hours: dict[str, Hours] = Field(default_factory=dict)
+    agents: tuple[Agent, ...] = Field(default=(), alias="agent")
+    templates: tuple[Template, ...] = Field(default=(), alias="template")
+    spam: Spam = Spam()
+    rules: tuple[Rule, ...] = Field(default=(), alias="rule")
