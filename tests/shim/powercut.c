@@ -12,6 +12,8 @@
  *
  * A record, little endian: u32 kind, u32 length of the data, u64 file (inode), u64 offset or size, then the data.
  * For a sync the offset is a number that its begin and its end have in common.
+ *
+ * POWERCUT_KILL_AT=n: the process kills itself (-9) in place of its record number n, before what that would record.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -19,6 +21,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -42,6 +45,7 @@ static char directory[PATH_MAX];
 static size_t directory_length;
 static int journal = -1;
 static uint64_t next_sync;
+static long until_kill = -1;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* The real functions, looked up by name at their first call */
@@ -54,6 +58,7 @@ __attribute__((constructor)) static void begin(void)
     const char *where = getenv("POWERCUT_DIR"), *path = getenv("POWERCUT_JOURNAL");
     if (!where || !path || !realpath(where, directory)) return;
     directory_length = strlen(directory);
+    if (getenv("POWERCUT_KILL_AT")) until_kill = atol(getenv("POWERCUT_KILL_AT"));
     journal = (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 }
 
@@ -62,6 +67,7 @@ static void record(uint32_t kind, uint64_t file, uint64_t offset, const void *da
 {
     struct header head = { kind, (uint32_t)length, file, offset };
     struct iovec parts[2] = { { &head, sizeof head }, { (void *)data, length } };
+    if (until_kill > 0 && !--until_kill) kill(getpid(), SIGKILL);
     if (syscall(SYS_writev, journal, parts, 2) != (long)(sizeof head + length)) abort();
 }
 

@@ -22,7 +22,7 @@ class Authority:
     """Issues certificates for loopback names. `ca_file` is what a client must trust."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         self._ca = trustme.CA()
         self.ca_file = directory / "ca.pem"
         self._ca.cert_pem.write_to_path(self.ca_file)
@@ -36,7 +36,7 @@ class Authority:
             not_before=now - timedelta(days=30),
             not_after=now - timedelta(days=1) if expired else now + timedelta(days=30),
         )
-        pair = Pair(self._directory / f"{name}.pem", self._directory / f"{name}.key")
+        pair = Pair(self.directory / f"{name}.pem", self.directory / f"{name}.key")
         pair.certificate.write_bytes(b"".join(part.bytes() for part in cert.cert_chain_pems))
         cert.private_key_pem.write_to_path(pair.private_key)
         return pair

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 from tests.support.authority import Authority
@@ -37,7 +38,7 @@ class Provider:
     def touchpoint(self, id: str, direction: str = "inbound", *, tls: bool = True, **keys: Any) -> dict[str, Any]:
         """Return a `[[touchpoint]]` with a fresh mailbox here: `ID@support.example`, linked to the queue `ID`."""
         address = f"{id}@support.example"
-        self.dovecot.set_password(address, f"secret of {id}")
+        self.set_password(id, f"secret of {id}")
         touchpoint: dict[str, Any] = {
             "id": id,
             "address": address,
@@ -45,7 +46,7 @@ class Provider:
             "active": True,
             "direction": direction,
             "provider": "custom",
-            "password": f"env:PASSWORD_{id.upper()}",
+            "password": f"file:{self._secret(id)}",
             "ca_file": str(self.authority.ca_file),
         }
         if direction != "outbound":
@@ -63,6 +64,11 @@ class Provider:
             )
         return {**touchpoint, **keys}
 
-    def secrets(self, *ids: str) -> dict[str, str]:
-        """Return the environment in which the daemon finds these touchpoints' passwords."""
-        return {f"PASSWORD_{id.upper()}": f"secret of {id}" for id in ids}
+    def set_password(self, id: str, password: str, *, ours: bool = True) -> None:
+        """Change a touchpoint's password here and, when it is `ours`, in the gateway's secret file."""
+        self.dovecot.set_password(f"{id}@support.example", password)
+        if ours:
+            self._secret(id).write_text(password)
+
+    def _secret(self, id: str) -> Path:
+        return self.authority.directory / f"secret-{id}"
