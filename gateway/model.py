@@ -121,12 +121,16 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the rule chain decided about one arrival, and why. `queues` is never empty."""
+    """What the rule chain decided about one arrival, and why. `queues` is never empty.
+
+    `priority_set`: a rule named the priority; only then does it change that of a conversation that continues.
+    """
 
     message_class: MessageClass
     queues: tuple[str, ...]
     tags: tuple[str, ...] = ()
     priority: Priority = Priority.NORMAL
+    priority_set: bool = False
     quarantine: bool = False
     discard: bool = False
     reroute: bool = False

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
-from hashlib import blake2b
 from typing import Final, NamedTuple
 
 HEADER_LIMIT: Final = 256 * 1024  # bytes of header that we look at; real ones stay below 64 KiB
@@ -251,28 +250,6 @@ def scan(raw: bytes) -> HeaderFacts:
         else:
             break
     return HeaderFacts(block, tuple(fields), body_start, truncated)
-
-
-def fingerprint(message_id: bytes, date: bytes, author: bytes, internal_at: datetime, size: int) -> int:
-    """Return 63 bits that know a message again when UID and UIDVALIDITY say nothing.
-
-    The first three are the values of Message-ID, Date and From as they stand in the header; white space does not
-    count, because servers refold. `internal_at` counts in whole seconds, which is all that IMAP tells. `size`: bytes of
-    the message. Two different messages may share a fingerprint (byte-identical twins do): it is counted, not unique.
-    """
-    digest = blake2b(digest_size=8)
-    for part in (message_id, date, author):
-        digest.update(_SPACE_BYTES.sub(b"", part[:VALUE_LIMIT]))
-        digest.update(b"\0")
-    digest.update(b"%d %d" % (int(internal_at.timestamp()), size))
-    return int.from_bytes(digest.digest(), "big") >> 1
-
-
-def facts_fingerprint(facts: HeaderFacts, internal_at: datetime, size: int) -> int:
-    """Return the fingerprint of a scanned message; the same for its whole header and for only the three fields."""
-    return fingerprint(
-        facts.raw_value("message-id"), facts.raw_value("date"), facts.raw_value("from"), internal_at, size
-    )
 
 
 def message_ids(value: bytes, keep: int) -> tuple[str, ...]:

@@ -1,0 +1,197 @@
+"""The rule chain: class, then the sender lists, then the rules in their order, then a place for what is left.
+
+One pure function from a header to a verdict. Its trail tells what had a part in the verdict; asked to explain, it
+tells of every rule what it looked at. Which queue a *continued* conversation stays in is not known here: that is
+decided where the conversation is found (`rules.conversation.place`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from gateway.config.rules_file import Action, Rule, Touchpoint
+from gateway.mime.scan import HeaderFacts
+from gateway.model import UNROUTED, MessageClass, Priority, Step, Verdict
+from gateway.rules.classify import classify
+from gateway.rules.match import Compiler, Evidence, Node, matches_glob
+
+if TYPE_CHECKING:
+    from gateway.config import Config
+
+LINKED: Final = "linked"  # in a rule's `queue`: the touchpoint's own queues
+_SHOWN_DETAIL: Final = 600  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    name: str
+    node: Node
+    action: Action
+    stop: bool
+    verdict: str  # what the action does, in words
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What the rules have said so far."""
+
+    quarantine: bool
+    queues: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+    priority: Priority | None = None
+    discard: bool = False
+    auto_reply: bool = True
+    reroute: bool = False
+
+    def apply(self, action: Action, linked: Sequence[str]) -> None:
+        for queue in action.queue:
+            self.queues.extend(linked if queue == LINKED else (queue,))
+        self.tags.extend(action.tags)
+        self.priority = action.priority or self.priority
+        if action.quarantine is not None:
+            self.quarantine = action.quarantine
+        if action.auto_reply is not None:
+            self.auto_reply = action.auto_reply
+        self.discard |= action.discard
+        self.reroute |= action.reroute
+
+
+class SenderList:
+    """Addresses and patterns such as `*@domain`. An address by itself is one lookup, however long the list."""
+
+    def __init__(self, patterns: Collection[str]) -> None:
+        self._exact = frozenset(one for one in patterns if "*" not in one)
+        self._globs = tuple((one, tuple(one.split("*"))) for one in patterns if "*" in one)
+
+    def find(self, addresses: Collection[str]) -> tuple[str, str] | None:
+        """Return (address, pattern) of the first hit. Addresses and patterns in lower case."""
+        for address in addresses:
+            if address in self._exact:
+                return address, address
+            for pattern, parts in self._globs:
+                if matches_glob(parts, address):
+                    return address, pattern
+        return None
+
+
+class Chain:
+    """All rules of one configuration, compiled. Immutable after construction; safe to use from any thread."""
+
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        touchpoints: Mapping[str, Touchpoint],
+        *,
+        allowlist: Collection[str] = (),
+        blocklist: Collection[str] = (),
+    ) -> None:
+        compiler = Compiler()
+        compiled = [
+            (rule.touchpoints, _Rule(rule.name, compiler.compile(rule.condition), rule.action, rule.stop, _say(rule)))
+            for rule in rules
+        ]
+        compiler.finish()
+        self._everywhere = tuple(rule for only, rule in compiled if only is None)
+        self._by_touchpoint = {
+            id: tuple(rule for only, rule in compiled if only is None or id in only) for id in touchpoints
+        }
+        self._linked = {id: touchpoint.linked_queues for id, touchpoint in touchpoints.items()}
+        self._own = {id: touchpoint.addresses for id, touchpoint in touchpoints.items()}
+        self._allowed = SenderList(allowlist)
+        self._blocked = SenderList(blocklist)
+
+    def decide(self, touchpoint: str, facts: HeaderFacts, size: int, *, explain: bool = False) -> Verdict:
+        """Return the verdict on a message of `size` bytes. Its queues are those of a new conversation.
+
+        A touchpoint that the configuration no longer has gets the rules for all touchpoints. `explain` makes the trail
+        tell of every rule, also of those that did not match or were not looked at; nothing else differs.
+        """
+        message_class, step = classify(facts, self._own.get(touchpoint, frozenset()))
+        trail = [step]
+        draft = _Draft(quarantine=self._look_up_sender(facts, trail, explain=explain))
+        linked = self._linked.get(touchpoint, ())
+        evidence = Evidence(facts, size, message_class)
+        rules = self._by_touchpoint.get(touchpoint, self._everywhere)
+        for number, rule in enumerate(rules):
+            holds = rule.node.holds(evidence)
+            if holds:
+                draft.apply(rule.action, linked)
+                trail.append(_step(rule, evidence, rule.verdict))
+                if rule.stop:
+                    if explain:
+                        trail += (Step(f"rule {one.name}", "not looked at", "-") for one in rules[number + 1 :])
+                    break
+            elif holds is None:
+                trail.append(_step(rule, evidence, "no match: a condition is not yet in force"))
+            elif explain:
+                trail.append(_step(rule, evidence, "no match"))
+        queues, reason = _place(draft.queues, linked)
+        trail.append(Step("queues", reason, ", ".join(queues)))
+        return Verdict(
+            message_class=message_class,
+            queues=queues,
+            tags=tuple(dict.fromkeys(draft.tags)),
+            priority=draft.priority or Priority.NORMAL,
+            priority_set=draft.priority is not None,
+            quarantine=draft.quarantine,
+            discard=draft.discard,
+            reroute=draft.reroute,
+            auto_reply=draft.auto_reply,
+            trail=tuple(trail),
+        )
+
+    def _look_up_sender(self, facts: HeaderFacts, trail: list[Step], *, explain: bool) -> bool:
+        """Return whether the sender is blocked. What a person sees as sender counts, and for blocks the return path."""
+        authors = [box.address.lower() for box in facts.authors if box.address]
+        if hit := self._allowed.find(authors):
+            trail.append(Step("allowlist", f"{hit[0]} is on it as {hit[1]}", "not blocked"))
+            return False
+        path = facts.return_path
+        if hit := self._blocked.find([*authors, path.lower()] if path else authors):
+            trail.append(Step("blocklist", f"{hit[0]} is on it as {hit[1]}", "quarantine"))
+            return True
+        if explain:
+            trail.append(Step("blocklist", f"{', '.join(authors) or 'no sender'} is on neither list", "not blocked"))
+        return False
+
+
+def compile_chain(config: Config) -> Chain:
+    """Return the chain of a configuration. May take a tenth of a second for a thousand rules: not on a loop."""
+    rules = config.rules
+    return Chain(rules.rules, config.touchpoints, allowlist=rules.spam.allowlist, blocklist=rules.spam.blocklist)
+
+
+def last_resort(touchpoint: str, linked: Sequence[str], cause: str) -> Verdict:
+    """Return the verdict on a message that cannot be read or judged: it still reaches the linked queues, unread."""
+    queues, reason = _place((), linked)
+    trail = (Step("intake", cause, "taken as it is"), Step("queues", reason, ", ".join(queues)))
+    return Verdict(MessageClass.HUMAN, queues, tags=(UNREAD_TAG,), auto_reply=False, trail=trail)
+
+
+UNREAD_TAG: Final = "unreadable"
+
+
+def _place(chosen: Sequence[str], linked: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    if chosen:
+        return tuple(dict.fromkeys(chosen)), "rules say so"
+    if linked:
+        return tuple(dict.fromkeys(linked)), "no rule names one; linked to the touchpoint"
+    return (UNROUTED,), "no rule and no link names one"
+
+
+def _step(rule: _Rule, evidence: Evidence, verdict: str) -> Step:
+    return Step(f"rule {rule.name}", rule.node.tell(evidence)[:_SHOWN_DETAIL], verdict)
+
+
+def _say(rule: Rule) -> str:
+    action = rule.action
+    said = [f"queue {', '.join(action.queue)}"] if action.queue else []
+    said += [f"priority {action.priority.value}"] if action.priority else []
+    said += [f"tag {tag}" for tag in action.tags]
+    said += [] if action.quarantine is None else ["quarantine" if action.quarantine else "no quarantine"]
+    said += [word for word, does in (("discard", action.discard), ("reroute", action.reroute)) if does]
+    said += [] if action.auto_reply is None else ["auto-reply" if action.auto_reply else "no auto-reply"]
+    said += ["stop"] if rule.stop else []
+    return ", ".join(said) or "matches, and does nothing"
