@@ -6,5 +6,5 @@ from gateway.config.draft import Draft
 from gateway.errors import Problem
 
 
-def check(draft: Draft) -> list[Problem]:
+def find_problems(draft: Draft) -> list[Problem]:
     return []

@@ -17,7 +17,7 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _LONG_DAYS = dict(
     zip(("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"), DAYS, strict=True)
 )
-_RANGE = re.compile(r"([0-9]{1,2}):([0-9]{2})\s*[-–]\s*([0-9]{1,2}):([0-9]{2})")  # noqa: RUF001 - people write both
+_RANGE = re.compile(r"([0-9]{1,2}):([0-9]{2})\s*[-–]\s*([0-9]{1,2}):([0-9]{2})")
 _MIDNIGHT = 24 * 60
 
 
@@ -50,7 +50,7 @@ def parse_opening(value: object) -> Opening:
 
 def _parse_days(text: str, whole: str) -> frozenset[int]:
     weekdays: set[int] = set()
-    for part in re.split(r"[,\s]+", re.sub(r"\s*[-–]\s*", "-", text.strip().lower())):  # noqa: RUF001
+    for part in re.split(r"[,\s]+", re.sub(r"\s*[-–]\s*", "-", text.strip().lower())):
         first, _, last = part.partition("-")
         begin, end = _day(first, whole), _day(last or first, whole)
         weekdays.update((begin + step) % 7 for step in range((end - begin) % 7 + 1))  # fri-mon goes round

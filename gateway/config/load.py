@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from gateway.config.base import Model
-from gateway.config.checks import check
+from gateway.config.checks import find_problems
 from gateway.config.document import Document, SyntaxProblem, read_text
 from gateway.config.draft import Draft, Entry
 from gateway.config.files import Files
@@ -102,10 +102,35 @@ def load_gateway(path: Path) -> GatewayFile:
     return gateway
 
 
+def without_rules(path: Path) -> Config:
+    """Return gateway.toml alone as a configuration in which no mail moves. Raises ConfigError."""
+    return Config(path=path, gateway=load_gateway(path), rules=RulesFile())
+
+
+def check(path: Path, file: Path | None = None, *, now: datetime | None = None) -> tuple[Problem, ...]:
+    """Return all there is to say about both files: errors, warnings and notices, in the order of the files.
+
+    `path`: gateway.toml. `file`: a rules file to look at instead of the one that it names, or another gateway.toml.
+    """
+    if file is not None and _is_gateway_file(file):
+        path, file = file, None
+    loader = _Loader(path, file, Files(), now or datetime.now(UTC))
+    loader.look()
+    return loader.in_order()
+
+
+def _is_gateway_file(path: Path) -> bool:
+    try:
+        keys = set(Document(path, read_text(path, path)).data)
+    except SyntaxProblem:
+        return path.name == "gateway.toml"
+    return len(keys & set(keys_of(GatewayFile))) > len(keys & set(keys_of(RulesFile)))
+
+
 class _Loader:
     def __init__(self, path: Path, rules: Path | None, files: Files, now: datetime) -> None:
-        self.path = path.absolute()
-        self.rules_path = rules.absolute() if rules else None
+        self.path = path
+        self.rules_path = rules
         self.files = files
         self.now = now
         self.problems: list[Problem] = []
@@ -113,26 +138,31 @@ class _Loader:
         self.rules_document: Document | None = None
 
     def load(self) -> Config:
-        gateway = self.read_gateway()
-        draft = self.read_rules(gateway)
-        self.problems += check(draft)
+        draft = self.look()
         self.refuse()
         return Config(
             path=self.path,
-            gateway=gateway,
+            gateway=draft.gateway,
             rules=_finish(draft),
-            problems=tuple(self._in_order()),
+            problems=self.in_order(),
             files=dict(self.files.read_so_far),
-            rules_path=self.rules_path or gateway.rules,
+            rules_path=self.rules_path or draft.gateway.rules,
         )
 
-    def refuse(self) -> None:
-        if any(problem.severity is Severity.ERROR for problem in self.problems):
-            raise ConfigError(tuple(self._in_order()))
+    def look(self) -> Draft:
+        """Read and check everything; what is found is among the problems."""
+        draft = self.read_rules(self.read_gateway())
+        self.problems += find_problems(draft)
+        return draft
 
-    def _in_order(self) -> Iterable[Problem]:
+    def refuse(self) -> None:
+        errors = tuple(problem for problem in self.in_order() if problem.severity is Severity.ERROR)
+        if errors:
+            raise ConfigError(errors)
+
+    def in_order(self) -> tuple[Problem, ...]:
         unique = dict.fromkeys(self.problems)
-        return sorted(unique, key=lambda each: (each.file != self.path, each.file.name, each.line or 0))
+        return tuple(sorted(unique, key=lambda each: (each.file != self.path, str(each.file), each.line or 0)))
 
     # --- gateway.toml
 
@@ -205,7 +235,7 @@ class _Loader:
         return Entry(path, data, _try(model, rest, context), frozenset(map(str, wrong)))
 
     def _context(self, path: Path) -> dict[str, Any]:
-        return {"directory": path.parent, "files": self.files}
+        return {"directory": path.absolute().parent, "files": self.files}
 
     def _open(self, path: Path, shown: Path) -> Document | None:
         try:
