@@ -1,0 +1,629 @@
+"""Inbound conversations and notices: which messages belong to them, which queues have them, how they stand.
+
+`route` is the second transaction of a message (DESIGN §4): verdict with its trail, conversation, queue entries and
+the state `routed`, all or nothing. What is decided here, inside the transaction, is only which conversation a message
+continues; everything else comes in decided.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from gateway.model import (
+    Arrival,
+    Location,
+    MessageClass,
+    Priority,
+    Step,
+    Verdict,
+    from_ms,
+    personal_queue,
+    show_id,
+)
+from gateway.rules.conversation import ConversationState, Ties, answer, begin, follow, place, thread_key
+from gateway.state import raw
+from gateway.state.raw import Chunk
+from gateway.state.rows import insert_many
+
+_CONVERSATION: Final = (
+    "INSERT INTO conversation"
+    " (id, touchpoint, state, owner, subject, sender, sender_name, priority, tags, first_at, last_at)"
+)
+_ENTRY: Final = "INSERT OR IGNORE INTO entry (queue, conversation, entered_at)"
+_THREAD: Final = "INSERT OR IGNORE INTO thread (key, conversation)"  # the first conversation keeps an id
+_SETTLED: Final = ("closed", "quarantined")  # not in a listing unless asked for
+_TAGS_KEPT: Final = 50  # of one conversation, however long it goes on
+
+
+# --- routing (T2) ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """Everything decided about one arrival. `conversation`: the id to use when it begins one. `at`: milliseconds."""
+
+    id: int
+    touchpoint: str
+    verdict: Verdict
+    ties: Ties
+    message_id: str
+    subject: str
+    sender: str
+    sender_name: str
+    is_reopening: bool
+    conversation: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedResult:
+    """Where the message is now. `is_new`: it began the conversation. `is_repeated`: it had been routed before."""
+
+    conversation: int
+    queues: tuple[str, ...]
+    state: ConversationState
+    is_new: bool = False
+    is_repeated: bool = False
+
+
+@dataclass(slots=True)
+class _Conversation:
+    id: int
+    touchpoint: str
+    state: ConversationState
+    owner: str | None
+    subject: str
+    sender: str
+    sender_name: str
+    priority: str
+    tags: list[str]
+    first_at: int
+    last_at: int
+    queues: list[str]
+    is_new: bool = False
+    leaves: bool = False  # its entries are replaced
+    enters_at: int | None = None  # its entries are to be written
+
+    @property
+    def row(self) -> tuple[object, ...]:
+        return (
+            self.id,
+            self.touchpoint,
+            self.state.value,
+            self.owner,
+            self.subject,
+            self.sender,
+            self.sender_name,
+            self.priority,
+            json.dumps(self.tags, ensure_ascii=False),
+            self.first_at,
+            self.last_at,
+        )
+
+
+def route(db: sqlite3.Connection, items: Sequence[Routed]) -> Sequence[RoutedResult]:
+    """Operation T2. Routing a message again changes nothing and answers where it is. Raises LookupError for a message
+    that never arrived.
+    """
+    messages = _messages(db, {item.id for item in items})
+    keys = {key for item in items for key in (*item.ties.own, *item.ties.parents)}
+    threads = _find_threads(db, keys)
+    known = _load(
+        db,
+        {threads[key] for key in keys if key in threads}
+        | {conversation for state, conversation, _ in messages.values() if state == "routed" and conversation},
+    )
+    tied: dict[int, int] = {}
+    written: list[tuple[Routed, _Conversation, tuple[Step, ...]]] = []
+    results: list[RoutedResult] = []
+    for item in items:
+        if item.id not in messages:
+            raise LookupError(f"message {show_id(item.id)} is routed and never arrived")
+        state, earlier, internal_at = messages[item.id]
+        if state == "routed" and earlier is not None:
+            found = known[earlier]
+            results.append(RoutedResult(found.id, tuple(found.queues), found.state, is_repeated=True))
+            continue
+        found, step = _join(item, internal_at, threads, known)
+        for key in (*item.ties.own, *item.ties.parents):
+            if key not in threads:
+                threads[key] = tied[key] = found.id
+        messages[item.id] = ("routed", found.id, internal_at)  # the same message twice in one batch
+        written.append((item, found, (*item.verdict.trail, *((step,) if step else ()))))
+        results.append(RoutedResult(found.id, tuple(found.queues), found.state, is_new=step is None))
+    _write(db, written, tied)
+    return results
+
+
+def _join(
+    item: Routed, internal_at: int, threads: Mapping[int, int], known: dict[int, _Conversation]
+) -> tuple[_Conversation, Step | None]:
+    """Return the conversation that the message continues, changed by it, and the step that says so; or a new one."""
+    verdict = item.verdict
+    for key in (*item.ties.parents, *item.ties.own):
+        found = known.get(threads.get(key, 0))
+        if found is None:
+            continue
+        queues, step = place(verdict, found.queues)
+        found.state = follow(found.state, found.owner, verdict, is_reopening=item.is_reopening)
+        if not (verdict.quarantine or verdict.discard):
+            found.last_at = max(found.last_at, internal_at)
+            found.tags = list(dict.fromkeys((*found.tags, *verdict.tags)))[:_TAGS_KEPT]
+            if verdict.priority_set:
+                found.priority = verdict.priority.value
+            if list(queues) != found.queues:
+                found.queues, found.leaves, found.enters_at = list(queues), True, item.at
+        return found, step or Step("conversation", "continues one that was in no queue", ", ".join(found.queues))
+    begun = _Conversation(
+        item.conversation,
+        item.touchpoint,
+        begin(verdict),
+        None,
+        item.subject,
+        item.sender,
+        item.sender_name,
+        verdict.priority.value,
+        list(verdict.tags)[:_TAGS_KEPT],
+        internal_at,
+        internal_at,
+        list(verdict.queues),
+        is_new=True,
+        enters_at=item.at,
+    )
+    known[begun.id] = begun
+    return begun, None
+
+
+def _write(
+    db: sqlite3.Connection,
+    written: Sequence[tuple[Routed, _Conversation, tuple[Step, ...]]],
+    tied: Mapping[int, int],
+) -> None:
+    changed = {conversation.id: conversation for _, conversation, _ in written}.values()
+    insert_many(db, _CONVERSATION, [one.row for one in changed if one.is_new])
+    if updated := [one for one in changed if not one.is_new]:
+        db.execute(
+            "UPDATE conversation SET state = new.state, priority = new.priority, tags = new.tags,"
+            " last_at = new.last_at FROM (SELECT value ->> 0 AS id, value ->> 1 AS state, value ->> 2 AS priority,"
+            " value ->> 3 AS tags, value ->> 4 AS last_at FROM json_each(?)) AS new WHERE conversation.id = new.id",
+            (_json([(one.id, one.state.value, one.priority, _json(one.tags), one.last_at) for one in updated]),),
+        )
+    if leaving := [one.id for one in changed if one.leaves]:
+        db.execute("DELETE FROM entry WHERE conversation IN (SELECT value FROM json_each(?))", (_json(leaving),))
+    insert_many(
+        db, _ENTRY, [(queue, one.id, one.enters_at) for one in changed if one.enters_at for queue in one.queues]
+    )
+    insert_many(db, _THREAD, list(tied.items()))
+    if written:
+        db.execute(
+            "UPDATE message SET state = 'routed', routed_at = new.at, message_id = new.message_id, class = new.class,"
+            " subject = new.subject, sender = new.sender, sender_name = new.sender_name,"
+            " conversation = new.conversation, quarantine = new.quarantine, discarded = new.discarded,"
+            " trail = new.trail FROM (SELECT value ->> 0 AS id, value ->> 1 AS at, value ->> 2 AS message_id,"
+            " value ->> 3 AS class, value ->> 4 AS subject, value ->> 5 AS sender, value ->> 6 AS sender_name,"
+            " value ->> 7 AS conversation, value ->> 8 AS quarantine, value ->> 9 AS discarded, value ->> 10 AS trail"
+            " FROM json_each(?)) AS new WHERE message.id = new.id",
+            (_json([_message_row(*one) for one in written]),),
+        )
+
+
+def _message_row(item: Routed, conversation: _Conversation, trail: Sequence[Step]) -> tuple[object, ...]:
+    return (
+        item.id,
+        item.at,
+        item.message_id or None,
+        item.verdict.message_class.value,
+        item.subject,
+        item.sender,
+        item.sender_name,
+        conversation.id,
+        int(item.verdict.quarantine),
+        int(item.verdict.discard),
+        show_trail(trail),
+    )
+
+
+def _messages(db: sqlite3.Connection, ids: Collection[int]) -> dict[int, tuple[str, int | None, int]]:
+    rows = db.execute(
+        "SELECT id, state, conversation, internal_at FROM message WHERE id IN (SELECT value FROM json_each(?))",
+        (_json(ids),),
+    )
+    return {id: (state, conversation, internal_at) for id, state, conversation, internal_at in rows}
+
+
+def _find_threads(db: sqlite3.Connection, keys: Collection[int]) -> dict[int, int]:
+    if not keys:
+        return {}
+    return dict(
+        db.execute("SELECT key, conversation FROM thread WHERE key IN (SELECT value FROM json_each(?))", (_json(keys),))
+    )
+
+
+def _load(db: sqlite3.Connection, ids: Collection[int]) -> dict[int, _Conversation]:
+    if not ids:
+        return {}
+    wanted = (_json(ids),)
+    found: dict[int, _Conversation] = {}
+    for id, touchpoint, state, owner, subject, sender, name, priority, tags, first_at, last_at in db.execute(
+        "SELECT id, touchpoint, state, owner, subject, sender, sender_name, priority, tags, first_at, last_at"
+        " FROM conversation WHERE id IN (SELECT value FROM json_each(?))",
+        wanted,
+    ):
+        found[id] = _Conversation(
+            id,
+            touchpoint,
+            ConversationState(state),
+            owner,
+            subject,
+            sender,
+            name,
+            priority,
+            json.loads(tags),
+            first_at,
+            last_at,
+            [],
+        )
+    for conversation, queue in db.execute(
+        "SELECT conversation, queue FROM entry WHERE conversation IN (SELECT value FROM json_each(?))"
+        " ORDER BY conversation, entered_at, queue",
+        wanted,
+    ):
+        if conversation in found:
+            found[conversation].queues.append(queue)
+    return found
+
+
+# --- after a crash ---------------------------------------------------------------------------------------------------
+
+
+def unrouted_arrivals(db: sqlite3.Connection, after: int = 0, limit: int = 500) -> list[tuple[int, int]]:
+    """Return (id, tries) of messages that arrived and were not routed, oldest first, from behind `after`."""
+    rows = db.execute(
+        "SELECT id, tries FROM message WHERE state = 'arrived' AND id > ? ORDER BY id LIMIT ?", (after, limit)
+    )
+    return [(id, tries) for id, tries in rows]
+
+
+def begin_routing(db: sqlite3.Connection, ids: Sequence[int]) -> Sequence[int]:
+    """Operation: count one more try of each message before it is looked at; return the counts, 0 where it is routed."""
+    wanted = (_json(ids),)
+    db.execute(
+        "UPDATE message SET tries = tries + 1 WHERE state = 'arrived' AND id IN (SELECT value FROM json_each(?))",
+        wanted,
+    )
+    tries = dict(
+        db.execute(
+            "SELECT id, tries FROM message WHERE state = 'arrived' AND id IN (SELECT value FROM json_each(?))", wanted
+        )
+    )
+    return [tries.get(id, 0) for id in ids]
+
+
+@dataclass(frozen=True, slots=True)
+class Unrouted:
+    """What routing needs of a message that has arrived. `head`: its first chunk, which holds the whole header."""
+
+    id: int
+    touchpoint: str
+    size: int
+    head: bytes
+
+
+def load_unrouted(db: sqlite3.Connection, ids: Sequence[int]) -> list[Unrouted]:
+    """Return those of `ids` that wait to be routed. `head` is empty where the bytes are gone."""
+    rows = db.execute(
+        "SELECT message.id, touchpoint, size, chunk.bytes FROM message LEFT JOIN chunk ON chunk.id = message.id << 16"
+        " WHERE state = 'arrived' AND message.id IN (SELECT value FROM json_each(?)) ORDER BY message.id",
+        (_json(ids),),
+    )
+    return [Unrouted(id, touchpoint, size, head or b"") for id, touchpoint, size, head in rows]
+
+
+def load_arrival(db: sqlite3.Connection, id: int) -> Arrival | None:
+    """Return a message as it came in, for `explain` and for whatever reads whole messages; None when it is unknown or
+    its bytes were pruned."""
+    row = db.execute(
+        "SELECT touchpoint, internal_at, arrived_at, fingerprint FROM message WHERE id = ?", (id,)
+    ).fetchone()
+    content = raw.load(db, id)
+    if row is None or content is None:
+        return None
+    where = db.execute("SELECT folder, uidvalidity, uid FROM location WHERE message = ? LIMIT 1", (id,)).fetchone()
+    return Arrival(
+        id,
+        row[0],
+        Location(*where) if where else Location("", 0, 0),
+        from_ms(row[1]),
+        from_ms(row[2]),
+        content,
+        fingerprint=row[3],
+    )
+
+
+# --- notices ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A bounce, a delay or a warning for one agent. `id` of the message, `conversation` of its own conversation.
+
+    `about`: the conversation that it concerns; `reopens`: somebody must look at that one again. `at`: milliseconds.
+    """
+
+    id: int
+    conversation: int
+    touchpoint: str
+    login: str
+    subject: str
+    chunks: tuple[Chunk, ...]
+    size: int
+    at: int
+    message_id: str = ""
+    sender: str = ""
+    sender_name: str = "Mail gateway"
+    about: int | None = None
+    reopens: bool = True
+    message_class: MessageClass = MessageClass.BOUNCE
+
+
+def put_notice(db: sqlite3.Connection, notices: Sequence[Notice]) -> Sequence[None]:
+    """Operation, and for use inside another one: put each notice into the agent's personal queue, once."""
+    there = _messages(db, {notice.id for notice in notices})
+    fresh = list({notice.id: notice for notice in notices if notice.id not in there}.values())
+    raw.insert(db, [chunk for notice in fresh for chunk in notice.chunks])
+    insert_many(
+        db,
+        "INSERT INTO message (id, touchpoint, state, tries, size, internal_at, arrived_at, routed_at, fingerprint,"
+        " message_id, class, subject, sender, sender_name, conversation, trail)",
+        [
+            (
+                notice.id,
+                notice.touchpoint,
+                "routed",
+                0,
+                notice.size,
+                *(notice.at,) * 3,
+                0,
+                notice.message_id or None,
+                notice.message_class.value,
+                notice.subject,
+                notice.sender,
+                notice.sender_name,
+                notice.conversation,
+                show_trail([Step("notice", f"for {notice.login}", personal_queue(notice.login))]),
+            )
+            for notice in fresh
+        ],
+    )
+    insert_many(
+        db,
+        _CONVERSATION,
+        [
+            (
+                notice.conversation,
+                notice.touchpoint,
+                ConversationState.OPEN.value,
+                None,
+                notice.subject,
+                notice.sender,
+                notice.sender_name,
+                Priority.NORMAL.value,
+                '["notice"]',
+                notice.at,
+                notice.at,
+            )
+            for notice in fresh
+        ],
+    )
+    insert_many(db, _ENTRY, [(personal_queue(notice.login), notice.conversation, notice.at) for notice in fresh])
+    if reopened := [notice.about for notice in fresh if notice.about is not None and notice.reopens]:
+        db.execute(
+            "UPDATE conversation SET state = CASE WHEN owner IS NULL THEN 'open' ELSE 'claimed' END"
+            " WHERE state IN ('answered', 'closed') AND id IN (SELECT value FROM json_each(?))",
+            (_json(reopened),),
+        )
+    return [None] * len(notices)
+
+
+# --- outbound mail and its conversation ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Tie:
+    """An outbound message. `references`: ids of In-Reply-To and References, the likeliest parent first.
+
+    `answers`: an agent wrote it, so what it replies to is answered. `at`: milliseconds.
+    """
+
+    touchpoint: str
+    message_id: str
+    references: tuple[str, ...]
+    at: int
+    answers: bool = True
+
+
+def tie_outbound(db: sqlite3.Connection, ties: Sequence[Tie]) -> Sequence[int | None]:
+    """Operation, and for use inside `outbox.accept`: return the conversation of each message, None where it begins one
+    of its own. What an agent has replied to is answered; the customer's next mail finds the conversation by our id.
+    """
+    parents = [[thread_key(tie.touchpoint, one) for one in tie.references] for tie in ties]
+    threads = _find_threads(db, {key for keys in parents for key in keys})
+    found = [next((threads[key] for key in keys if key in threads), None) for keys in parents]
+    known = _load(db, {conversation for conversation in found if conversation is not None})
+    tied: dict[int, int] = {}
+    for tie, conversation in zip(ties, found, strict=True):
+        if conversation is None:
+            continue
+        if tie.message_id:
+            tied.setdefault(thread_key(tie.touchpoint, tie.message_id), conversation)
+        if tie.answers and (one := known.get(conversation)):
+            one.state, one.last_at = answer(one.state), max(one.last_at, tie.at)
+    insert_many(db, _THREAD, list(tied.items()))
+    if known:
+        db.execute(
+            "UPDATE conversation SET state = new.state, last_at = new.last_at FROM (SELECT value ->> 0 AS id,"
+            " value ->> 1 AS state, value ->> 2 AS last_at FROM json_each(?)) AS new WHERE conversation.id = new.id",
+            (_json([(one.id, one.state.value, one.last_at) for one in known.values()]),),
+        )
+    return found
+
+
+def touchpoints_of(db: sqlite3.Connection, touchpoints: Collection[str], message_ids: Sequence[str]) -> set[str]:
+    """Return which of `touchpoints` have a conversation that one of these ids belongs to."""
+    owners = {thread_key(touchpoint, one): touchpoint for touchpoint in touchpoints for one in message_ids}
+    return {owners[key] for key in _find_threads(db, owners)}
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def list_conversations(
+    db: sqlite3.Connection,
+    queue: str | None = None,
+    include_settled: bool = False,
+    limit: int | None = None,
+) -> list[dict[str, Any]]:
+    """Return conversations as `queue list --json` shows them, the newest first. Settled: closed or quarantined."""
+    conditions, values = [], []
+    if not include_settled:
+        conditions.append("state != 'closed' AND state != 'quarantined'")
+    if queue is not None:
+        conditions.append("id IN (SELECT conversation FROM entry WHERE queue = ?)")
+        values.append(queue)
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    ids = [
+        id
+        for (id,) in db.execute(
+            f"SELECT id FROM conversation{where} ORDER BY last_at DESC, id DESC LIMIT ?",
+            (*values, -1 if limit is None else limit),
+        )
+    ]
+    return _shown(db, ids)
+
+
+def read_conversation(db: sqlite3.Connection, id: int) -> dict[str, Any] | None:
+    """Return a conversation as in a listing, and its `messages`, in and out, in order of time, without their bytes.
+
+    `id`: of the conversation or of one of its messages. None when there is none.
+    """
+    if (conversation := _conversation_of(db, id)) is None:
+        return None
+    (shown,) = _shown(db, [conversation])
+    inbound = [
+        {
+            "id": show_id(row[0]),
+            "direction": "inbound",
+            "at": _time(row[1]),
+            "from": row[2] or None,
+            "from_name": row[3] or None,
+            "subject": row[4],
+            "message_id": row[5],
+            "class": row[6],
+            "size": row[7],
+            "quarantined": bool(row[8]),
+            "discarded": bool(row[9]),
+            "trail": json.loads(row[10] or "[]"),
+        }
+        for row in db.execute(
+            "SELECT id, internal_at, sender, sender_name, subject, message_id, class, size, quarantine, discarded,"
+            " trail FROM message WHERE conversation = ?",
+            (conversation,),
+        )
+    ]
+    outbound = [
+        {
+            "id": show_id(row[0]),
+            "direction": "outbound",
+            "at": _time(row[1]),
+            "from": row[2] or None,
+            "from_name": None,
+            "subject": row[3],
+            "message_id": row[4],
+            "class": row[5],
+            "size": row[6],
+            "quarantined": False,
+            "discarded": False,
+            "trail": [],
+        }
+        for row in db.execute(
+            "SELECT id, accepted_at, agent, subject, message_id, kind, size FROM outbox WHERE conversation = ?",
+            (conversation,),
+        )
+    ]
+    return shown | {"messages": sorted(inbound + outbound, key=lambda one: (one["at"], one["id"]))}
+
+
+def read_messages(db: sqlite3.Connection, id: int) -> list[tuple[str, bytes]]:
+    """Return (id, bytes) of a conversation's inbound messages, or of the one message that has this id.
+
+    Bytes that were pruned are b"".
+    """
+    rows = db.execute("SELECT id FROM message WHERE conversation = ? ORDER BY internal_at, id", (id,)).fetchall()
+    rows = rows or db.execute("SELECT id FROM message WHERE id = ?", (id,)).fetchall()
+    return [(show_id(message), raw.load(db, message) or b"") for (message,) in rows]
+
+
+def count_queues(db: sqlite3.Connection) -> list[dict[str, Any]]:
+    """Return `name`, `open` (claimed ones too) and `oldest_at` (the longest silence) of every queue with mail in it."""
+    rows = db.execute(
+        "SELECT queue, sum(state IN ('open', 'claimed')), min(CASE WHEN state IN ('open', 'claimed') THEN last_at END)"
+        " FROM conversation JOIN entry ON entry.conversation = conversation.id"
+        " WHERE state != 'closed' GROUP BY queue ORDER BY queue"
+    )
+    return [
+        {"name": queue, "open": count, "oldest_at": None if oldest is None else _time(oldest)}
+        for queue, count, oldest in rows
+    ]
+
+
+def _shown(db: sqlite3.Connection, ids: Sequence[int]) -> list[dict[str, Any]]:
+    conversations = _load(db, ids)
+    message_ids: dict[int, list[str]] = {}
+    for conversation, message_id in db.execute(
+        "SELECT conversation, message_id FROM message WHERE conversation IN (SELECT value FROM json_each(?))"
+        " AND message_id IS NOT NULL ORDER BY internal_at, id",
+        (_json(ids),),
+    ):
+        message_ids.setdefault(conversation, []).append(message_id)
+    return [
+        {
+            "id": show_id(one.id),
+            "touchpoint": one.touchpoint or None,
+            "queues": one.queues,
+            "state": one.state.value,
+            "owner": one.owner,
+            "subject": one.subject,
+            "from": one.sender or None,
+            "from_name": one.sender_name or None,
+            "priority": one.priority,
+            "tags": one.tags,
+            "message_ids": message_ids.get(one.id, []),
+            "first_at": _time(one.first_at),
+            "last_at": _time(one.last_at),
+        }
+        for one in (conversations[id] for id in ids)
+    ]
+
+
+def _conversation_of(db: sqlite3.Connection, id: int) -> int | None:
+    for query in ("SELECT id FROM conversation WHERE id = ?", "SELECT conversation FROM message WHERE id = ?"):
+        if (row := db.execute(query, (id,)).fetchone()) and row[0] is not None:
+            return int(row[0])
+    return None
+
+
+def show_trail(trail: Iterable[Step]) -> str:
+    """Return a trail as it is stored: JSON, a list of objects with step, detail and verdict."""
+    return _json([asdict(step) for step in trail])
+
+
+def _time(ms: int) -> str:
+    return from_ms(ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(list(value) if isinstance(value, set) else value, ensure_ascii=False)
