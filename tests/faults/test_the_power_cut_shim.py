@@ -15,7 +15,6 @@ from tests.support.powercut import (
     NOTHING,
     Kind,
     Surviving,
-    build_shim,
     lay_out_cuts,
     promises,
     read_journal,
@@ -37,11 +36,6 @@ for n in range(200):
     if n % 60 == 59:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 """
-
-
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_shim(tmp_path_factory.mktemp("shim"))
 
 
 def lost_after_cuts(shim: Path, directory: Path, synchronous: str, surviving: Surviving) -> tuple[int, int]:
