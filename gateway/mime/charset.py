@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 
 
 class Charset(NamedTuple):
-    """`codec`: Python's name. `is_ascii_superset`: octets below 128 that are no letter, digit or one of `@[\\]^_{|}~`
-    mean what they mean in ASCII wherever they stand, so that `<`, `>`, `-` and line breaks can be found in the bytes."""
+    """`codec`: Python's name. `is_ascii_superset`: `<`, `>`, `-` and line breaks are never half of another sign, so
+    that they can be found in the bytes (the second octet of Big5 or Shift JIS may be a letter, but none of these)."""
 
     codec: str
     is_ascii_superset: bool = True

@@ -27,7 +27,8 @@ class Edit(NamedTuple):
 
 def splice(raw: bytes, edits: Iterable[Edit]) -> bytes:
     """Return `raw` with the edits made; several at one place come in the order given. ValueError when they overlap."""
-    view, pieces, position = memoryview(raw), [], 0
+    view, position = memoryview(raw), 0
+    pieces: list[bytes | memoryview] = []
     for edit in sorted(edits, key=lambda edit: edit.start):
         if edit.start < position or edit.end < edit.start:
             raise ValueError(f"edits overlap at {edit.start}")
@@ -64,7 +65,9 @@ def set_charset(raw: bytes, part: Part, label: str, eol: bytes) -> Edit:
         new = field.value.rstrip(b"; \t\r\n") + b"; charset=" + octets
     content_type, parameters = read_parameters(new)
     if content_type != part.content_type or parameters.get("charset") != label:  # too odd to be mended in place
-        kept = [f"{key}={part.parameters[key]}" for key in ("format", "delsp") if part.parameters.get(key, "").isalnum()]
+        kept = [
+            f"{key}={part.parameters[key]}" for key in ("format", "delsp") if part.parameters.get(key, "").isalnum()
+        ]
         new = "; ".join([f" {part.content_type}", f"charset={label}", *kept]).encode("ascii")
     return Edit(colon, field.end, new + eol)
 

@@ -126,12 +126,11 @@ class _Scan:
         end = max(body, end)
 
         content_type, parameters, encoding, disposition, filename = _describe(fields, default_type, defects)
-        if not content_type.startswith("multipart/"):
-            delimiters, children = (), ()
-        elif depth >= MAX_DEPTH:
+        delimiters: tuple[Delimiter, ...] = ()
+        children: tuple[Part, ...] = ()
+        if content_type.startswith("multipart/") and depth >= MAX_DEPTH:
             defects.append("nested too deeply")
-            delimiters, children = (), ()
-        else:
+        elif content_type.startswith("multipart/"):
             delimiters, children = self._children(body, end, content_type, parameters, depth, defects)
         return Part(
             start, header_end, body, end, fields, content_type, parameters, encoding, disposition, filename,

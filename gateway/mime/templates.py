@@ -109,7 +109,15 @@ def _render(template: Template, context: Mapping[str, Any]) -> str:
             if length > MAX_RENDERED:
                 raise TemplateFault(f"the result is longer than {MAX_RENDERED} characters")
             pieces.append(piece)
-    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
+    except (
+        TemplateError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         _explain(error)
     return "".join(pieces)
 

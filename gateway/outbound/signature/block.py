@@ -7,21 +7,13 @@ nothing invisible, so there the block itself is looked for.
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
+
+from gateway.mime.compose import Image
 
 MARKER: Final = "mail-gateway-signature"
 DELIMITER: Final = "-- "  # RFC 3676 §4.3: exactly so, the space included
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """An inline picture. `content_id` without angle brackets, as in the `cid:` address that shows it."""
-
-    content_id: str
-    content_type: str
-    filename: str
-    data: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

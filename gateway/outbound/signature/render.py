@@ -18,12 +18,15 @@ from inscriptis import get_text
 from inscriptis.css_profiles import CSS_PROFILES
 from inscriptis.model.config import ParserConfig
 
+from gateway.mime.compose import Image
 from gateway.mime.templates import TemplateFault, Values, render_html, render_text
-from gateway.outbound.signature.block import Image, RenderedSignature
+from gateway.outbound.signature.block import RenderedSignature
 
 MAX_IMAGE_BYTES: Final = 50 * 1024  # an image is strictly smaller
 
-_IMAGE_SOURCE = re.compile(r"""(<img\b[^<>]{0,2000}?\bsrc\s*=\s*)(?:"file:([^"<>]*)"|'file:([^'<>]*)'|file:([^\s"'<>]+))""", re.I)
+_IMAGE_SOURCE = re.compile(
+    r"""(<img\b[^<>]{0,2000}?\bsrc\s*=\s*)(?:"file:([^"<>]*)"|'file:([^'<>]*)'|file:([^\s"'<>]+))""", re.I
+)
 _TEL = re.compile(r"""(\bhref\s*=\s*)(?:"tel:([^"<>]*)"|'tel:([^'<>]*)'|tel:([^\s"'<>]+))""", re.I)
 _BODY = re.compile(r"<body\b[^<>]{0,2000}>(.*?)(?:</body\s*>|\Z)", re.I | re.S)
 _DOCUMENT = re.compile(r"<!doctype[^<>]*>|</?(?:html|head|body|meta|title)\b[^<>]*>", re.I)
@@ -166,7 +169,9 @@ def _with_images(fragment: str, images: Mapping[str, bytes], unique: str, found:
                 raise TemplateFault(f"the image {name!r} was not loaded")
             media, extension = image_type(data) or ("application/octet-stream", "bin")
             digest = blake2b(data, digest_size=8).hexdigest()
-            content_id = ".".join(filter(None, (digest, re.sub(r"[^A-Za-z0-9-]", "", unique)))) + "@signature.mail-gateway"
+            content_id = (
+                ".".join(filter(None, (digest, re.sub(r"[^A-Za-z0-9-]", "", unique)))) + "@signature.mail-gateway"
+            )
             found[name] = Image(content_id, media, f"image{len(found) + 1}.{extension}", data)
         return f'{match[1]}"cid:{found[name].content_id}"'
 

@@ -1,0 +1,379 @@
+"""Splice a rendered signature into a message, once.
+
+The message stays the client's: header fields, other parts and the octets around the place are carried over as they
+are. Only where the signature does not fit into a part's charset or transfer encoding is that one part written anew,
+and then its decoded text is still the same text with a block in it. In doubt nothing is changed, and the reason says
+so; the caller counts it.
+
+Decided here: a multipart/mixed of attachments without any text gets a text part in front, because the agent wrote to
+a customer, with nothing but files. A message that *is* a file (one part, no text) stays as it is: machines send
+those. An invitation without text stays as it is too.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from gateway.mime import transfer
+from gateway.mime.charset import UTF_8, charset
+from gateway.mime.compose import body_part, image_part
+from gateway.mime.splice import Edit, fresh_boundary, line_end, set_charset, set_field, splice
+from gateway.mime.structure import Part, scan
+from gateway.outbound.signature.block import MARKER, RenderedSignature, html_block, text_block
+from gateway.outbound.signature.placement import mask, place_in_html, place_in_text
+from gateway.outbound.signature.protect import has_armour, protection
+
+ALREADY_THERE: Final = "already there"
+
+# What is odd but leaves no doubt where the text begins and ends.
+_TOLERATED: Final = frozenset({"multipart without its end"})
+_STUFFED = re.compile(r"^(?=[ >]|From )", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Injected:
+    """`placed`: the message carries the signature, from now or from before. `reason`: why `raw` is unchanged, or ""."""
+
+    raw: bytes = field(repr=False)
+    placed: bool
+    reason: str
+
+
+class _Refused(Exception):
+    """This part cannot take the signature; the message stays as it is."""
+
+
+Path = tuple[Part, ...]  # from the root down to the part itself
+
+
+class _Bodies(NamedTuple):
+    plain: Path | None = None
+    html: Path | None = None
+
+
+def inject(raw: bytes, signature: RenderedSignature) -> Injected:
+    """Return the message with the signature in its text and in its HTML, or unchanged with a reason. Never raises.
+
+    `raw`: any octets; CRLF or LF line ends are kept. Injecting twice is injecting once. Pure Python, about linear in
+    the size of the text parts: above some 100 KiB this belongs into a worker process.
+    """
+    tree = scan(raw)
+    if reason := protection(tree):
+        return Injected(raw, False, reason)
+    bodies = _bodies((tree,))
+    try:
+        if bodies.plain is None and bodies.html is None:
+            return Injected(_with_text_part(raw, tree, signature), True, "")
+        for path in filter(None, bodies):
+            for part in path:
+                if odd := next((defect for defect in part.defects if defect not in _TOLERATED), None):
+                    raise _Refused(f"odd structure: {odd}")
+        edits: list[Edit] = []
+        if bodies.plain is not None:
+            edits += _text_edits(raw, bodies.plain, signature)
+        html_edits = _html_edits(raw, bodies.html, signature) if bodies.html is not None else []
+        edits += html_edits
+        if not edits:
+            return Injected(raw, True, ALREADY_THERE)
+        if any(edit.start < tree.body for edit in edits):
+            edits += _mime_version(raw, tree)
+        done = splice(raw, edits)
+        if html_edits and signature.images:
+            done = _with_images(done, signature)
+    except _Refused as refusal:
+        return Injected(raw, False, str(refusal))
+    return Injected(done, True, "")
+
+
+# --- which parts -----------------------------------------------------------------------------------------------------
+
+
+def _bodies(path: Path) -> _Bodies:
+    """The first text/plain and the first text/html that a person wrote, both only when they say the same."""
+    part = path[-1]
+    if not part.is_multipart:
+        if part.disposition == "attachment" or part.filename:
+            return _Bodies()
+        return _Bodies(
+            path if part.content_type == "text/plain" else None, path if part.content_type == "text/html" else None
+        )
+    if part.content_type == "multipart/alternative":
+        found = [_bodies((*path, child)) for child in part.children]
+        return _Bodies(
+            next((bodies.plain for bodies in found if bodies.plain), None),
+            next((bodies.html for bodies in found if bodies.html), None),
+        )
+    if part.content_type == "multipart/related":
+        return _bodies((*path, root)) if (root := _related_root(part)) else _Bodies()
+    if part.content_type in ("multipart/digest", "multipart/form-data", "multipart/appledouble"):
+        return _Bodies()
+    found = [_bodies((*path, child)) for child in part.children]
+    return next((bodies for bodies in found if bodies.plain or bodies.html), _Bodies())
+
+
+def _related_root(part: Part) -> Part | None:
+    """RFC 2387 §3.2: the part that `start` names, else the first."""
+    if wanted := part.parameters.get("start", "").strip():
+        for child in part.children:
+            content_id = child.field("content-id")
+            if content_id is not None and content_id.text == wanted:
+                return child
+    return part.children[0] if part.children else None
+
+
+# --- reading and writing one part ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A decoded body in which ASCII signs can be found. `codec` is that of `octets`; `is_exact`: the octets are those
+    of the part, not a translation."""
+
+    octets: bytes
+    codec: str
+    eol: bytes
+    is_exact: bool = True
+
+
+def _read(raw: bytes, part: Part) -> _Text:
+    body = raw[part.body : part.end]
+    octets = transfer.decode(body, part.encoding)
+    if octets is None:
+        raise _Refused(f"the transfer encoding {part.encoding!r} cannot be read")
+    named = charset(part.charset)
+    if named is None:
+        raise _Refused(f"the charset {part.charset!r} is not known")
+    codec, is_exact = named.codec, True
+    if not named.is_ascii_superset:
+        try:
+            octets, codec, is_exact = octets.decode(codec).encode("utf-8"), "utf-8", False
+        except (UnicodeError, LookupError):
+            raise _Refused(f"the text is not {part.charset}") from None
+    elif codec == "ascii" and not octets.isascii():
+        codec = "utf-8" if _decodes(octets, "utf-8") else "ascii"  # 8-bit text that does not say what it is
+    if has_armour(octets, is_html=part.content_type == "text/html"):
+        raise _Refused("inline PGP or S/MIME")
+    return _Text(octets, codec, _eol_of(octets) or line_end(raw), is_exact)
+
+
+def _eol_of(octets: bytes) -> bytes | None:
+    first = octets.find(b"\n")
+    if first < 0:
+        return None
+    return b"\r\n" if octets[first - 1 : first] == b"\r" else b"\n"
+
+
+def _decodes(octets: bytes, codec: str) -> bool:
+    try:
+        octets.decode(codec)
+    except UnicodeError:
+        return False
+    return True
+
+
+def _write(raw: bytes, part: Part, text: _Text, at: int, block: str) -> list[Edit]:
+    """The edits that put `block`, whose lines end with LF, at offset `at` of the decoded text."""
+    octets, codec, label = text.octets, text.codec, None
+    named = charset(part.charset)
+    try:
+        data = block.encode(codec)
+    except UnicodeEncodeError:
+        if not _decodes(octets, codec):
+            raise _Refused(f"the text is not {part.charset or 'us-ascii'}") from None
+        at = len(octets[:at].decode(codec).encode("utf-8"))
+        octets, data, codec = octets.decode(codec).encode("utf-8"), block.encode("utf-8"), "utf-8"
+    if codec == "utf-8" and text.is_exact and not data.isascii() and (named is None or named.codec != "utf-8"):
+        label = UTF_8.codec
+    data = data if text.eol == b"\n" else data.replace(b"\n", text.eol)
+    changed = octets[:at] + data + octets[at:]
+
+    if not text.is_exact:
+        changed, label = _translated_back(raw, part, text, changed)
+        return _written_anew(raw, part, changed, label, text.eol)
+    if label is None and part.encoding in transfer.IDENTITY and transfer.is_short_lined(data):
+        # Never the first 8-bit octet of a part: the relay may not take 8-bit mail, and this one was none.
+        if data.isascii() or not octets.isascii():
+            return [Edit(part.body + at, part.body + at, data + _own_break(raw, part, at == len(octets)))]
+    elif (
+        label is None
+        and part.encoding == "quoted-printable"
+        and (edit := _quoted_edit(raw, part, at, data, changed)) is not None
+    ):
+        return [edit]
+    return _written_anew(raw, part, changed, label, text.eol)
+
+
+def _translated_back(raw: bytes, part: Part, text: _Text, changed: bytes) -> tuple[bytes, str | None]:
+    """Return the UTF-8 text in the part's own charset and None; in UTF-8 and that label where it would not come back
+    to the same octets, or has letters that the charset lacks."""
+    named = charset(part.charset) or UTF_8
+    try:
+        written = changed.decode("utf-8").encode(named.codec)
+        is_same = text.octets.decode("utf-8").encode(named.codec) == transfer.decode(
+            raw[part.body : part.end], part.encoding
+        )
+    except UnicodeError:
+        is_same = False
+    return (written, None) if is_same else (changed, UTF_8.codec)
+
+
+def _quoted_edit(raw: bytes, part: Part, at: int, data: bytes, changed: bytes) -> Edit | None:
+    """Put `data` into a quoted-printable body without touching what is around it; None when that does not work out."""
+    body = raw[part.body : part.end]
+    eol = line_end(raw)
+    position = transfer.encoded_offset(body, at)
+    # A blank that would now end its line must be held by a soft line break.
+    lead = b"=" + eol if position and body[position - 1] in b" \t" else b""
+    inserted = lead + transfer.quoted_printable(data, eol)
+    if transfer.decode(body[:position] + inserted + body[position:], part.encoding) != changed:
+        return None
+    inserted += _own_break(raw, part, position == len(body))
+    return Edit(part.body + position, part.body + position, inserted)
+
+
+def _own_break(raw: bytes, part: Part, is_at_end: bool) -> bytes:
+    """A part without a body may share its blank line with the delimiter behind it; then one of the breaks is ours."""
+    return line_end(raw) if is_at_end and raw.startswith(b"-", part.end) else b""
+
+
+def _written_anew(raw: bytes, part: Part, octets: bytes, label: str | None, eol: bytes) -> list[Edit]:
+    """Replace the body, with another transfer encoding where needed and, with `label`, another charset."""
+    line_break = line_end(raw)
+    if part.encoding == "base64":
+        encoding, body = "base64", transfer.base64_lines(octets, line_break).removesuffix(line_break)
+        if raw.endswith(b"\n", part.body, part.end):
+            body += line_break
+    else:
+        encoding, body = transfer.encode_text(octets, line_break)
+    edits = [Edit(part.body, part.end, body + _own_break(raw, part, True))]
+    if label is not None:
+        edits.append(set_charset(raw, part, label, line_break))
+    if encoding != part.encoding:
+        edits.append(set_field(raw, part, "Content-Transfer-Encoding", encoding, line_break))
+    return edits
+
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+
+def _text_edits(raw: bytes, path: Path, signature: RenderedSignature) -> list[Edit]:
+    part = path[-1]
+    text = _read(raw, part)
+    block = text_block(signature)
+    if part.parameters.get("format", "").lower() == "flowed":
+        delimiter, _, rest = block.partition("\n")
+        block = delimiter + "\n" + _stuffed(rest)
+    place = place_in_text(text.octets)
+    if _has_block(text, block, place.at if place.is_above_quote else len(text.octets)):
+        return []
+    before = text.octets[: place.at]
+    if before and not before.endswith(b"\n"):
+        block = "\n\n" + block
+    elif before and not before.endswith((b"\n\n", b"\n\r\n")):
+        block = "\n" + block
+    return _write(raw, part, text, place.at, block + "\n" if place.is_above_quote else block)
+
+
+def _stuffed(block: str) -> str:
+    """Keep flowed readers from taking a line for quoted (RFC 3676 §4.4)."""
+    return _STUFFED.sub(" ", block)
+
+
+def _has_block(text: _Text, block: str, limit: int) -> bool:
+    """Does the block begin a line in front of `limit`? Line ends do not count."""
+    try:
+        wanted = b"\n" + block.encode(text.codec)
+    except UnicodeEncodeError:
+        return False
+    found = (b"\n" + text.octets + b"\n").replace(b"\r\n", b"\n").find(wanted)
+    return 0 <= found < limit or (found == 0 == limit)
+
+
+# --- HTML ------------------------------------------------------------------------------------------------------------
+
+
+def _html_edits(raw: bytes, path: Path, signature: RenderedSignature) -> list[Edit]:
+    part = path[-1]
+    text = _read(raw, part)
+    place = place_in_html(text.octets)
+    if any(not place.is_quoted(match.start()) for match in re.finditer(MARKER.encode(), mask(text.octets))):
+        return []
+    block = html_block(signature).decode("ascii") + "\n"
+    if place.at and text.octets[place.at - 1] != 0x0A:
+        block = "\n" + block
+    return _write(raw, part, text, place.at, block + "<br>\n" if place.is_above_quote else block)
+
+
+# --- more parts ------------------------------------------------------------------------------------------------------
+
+
+def _with_text_part(raw: bytes, tree: Part, signature: RenderedSignature) -> bytes:
+    if tree.content_type != "multipart/mixed" or not tree.children:
+        raise _Refused("no text that the signature could follow")
+    for part in tree.walk():
+        if part is not tree and (part.is_multipart or part.content_type == "text/calendar" or part.defects):
+            raise _Refused("no text that the signature could follow")
+    if any(defect not in _TOLERATED for defect in tree.defects):
+        raise _Refused(f"odd structure: {tree.defects[0]}")
+    eol = line_end(raw)
+    first = tree.delimiters[0]
+    delimiter = raw[first.start : first.end]
+    new = body_part(text_block(signature), html_block(signature).decode("ascii"), signature.images, eol=eol)
+    if tree.parameters["boundary"].encode("latin-1", "replace") in new:
+        raise _Refused("the boundary stands in the signature")
+    return splice(raw, [Edit(first.start, first.start, delimiter + new + eol)])
+
+
+def _with_images(raw: bytes, signature: RenderedSignature) -> bytes:
+    """Put the pictures beside the HTML: into the multipart/related that shows it, else into one around it."""
+    path = _bodies((scan(raw),)).html
+    if path is None:
+        raise _Refused("the HTML is lost")
+    eol = line_end(raw)
+    pictures = [image_part(image, eol) for image in signature.images]
+    for outer, inner in zip(reversed(path[:-1]), reversed(path[1:]), strict=True):
+        if outer.content_type == "multipart/related" and _related_root(outer) is inner:
+            return _extend_related(raw, outer, pictures, eol)
+    return _wrap_in_related(raw, path, pictures, eol)
+
+
+def _extend_related(raw: bytes, related: Part, pictures: list[bytes], eol: bytes) -> bytes:
+    delimiter = b"--" + related.parameters["boundary"].rstrip().encode("latin-1", "replace")
+    if any(delimiter in picture for picture in pictures):
+        raise _Refused("the boundary stands in a picture")
+    last = related.delimiters[-1]
+    if last.closing:
+        new = b"".join(delimiter + eol + picture + eol for picture in pictures)
+        return splice(raw, [Edit(last.start, last.start, new)])
+    new = b"".join(eol + delimiter + eol + picture for picture in pictures)
+    return splice(raw, [Edit(related.end, related.end, new + eol + delimiter + b"--")])
+
+
+def _wrap_in_related(raw: bytes, path: Path, pictures: list[bytes], eol: bytes) -> bytes:
+    part, boundary = path[-1], fresh_boundary(raw, "related")
+    delimiter = eol + b"--" + boundary.encode("ascii")
+    header = b'Content-Type: multipart/related; type="text/html";' + eol
+    header += f' boundary="{boundary}"'.encode("ascii") + eol
+    if part.encoding in ("8bit", "binary"):  # RFC 2045 §6.4: what holds 8-bit parts says so
+        header += b"Content-Transfer-Encoding: " + part.encoding.encode("ascii") + eol
+    tail = b"".join(delimiter + eol + picture for picture in pictures) + delimiter + b"--" + eol
+    opening = delimiter.removeprefix(eol) + eol
+    if len(path) > 1:
+        start = Edit(part.start, part.start, header + eol + opening)
+        return splice(raw, [start, Edit(part.end, part.end, tail)])
+    moved = [one for one in part.fields if one.name.startswith("content-")]
+    edits = [Edit(one.start, one.end, b"") for one in moved]
+    edits[0] = Edit(moved[0].start, moved[0].end, header)
+    inner = b"".join(raw[one.start : one.end] for one in moved)
+    edits += _mime_version(raw, part)
+    edits += [Edit(part.body, part.body, opening + inner + eol), Edit(part.end, part.end, tail)]
+    return splice(raw, edits)
+
+
+def _mime_version(raw: bytes, tree: Part) -> list[Edit]:
+    """MIME fields count only beside this one (RFC 2045 §4); a message without any gets it with the first of them."""
+    if tree.field("mime-version") is not None:
+        return []
+    return [set_field(raw, tree, "MIME-Version", "1.0", line_end(raw))]
