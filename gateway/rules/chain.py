@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gateway.config import Config
 
 LINKED: Final = "linked"  # in a rule's `queue`: the touchpoint's own queues
+UNREAD_TAG: Final = "unreadable"
 _SHOWN_DETAIL: Final = 600  # characters
 
 
@@ -163,14 +164,11 @@ def compile_chain(config: Config) -> Chain:
     return Chain(rules.rules, config.touchpoints, allowlist=rules.spam.allowlist, blocklist=rules.spam.blocklist)
 
 
-def last_resort(touchpoint: str, linked: Sequence[str], cause: str) -> Verdict:
+def last_resort(linked: Sequence[str], cause: str) -> Verdict:
     """Return the verdict on a message that cannot be read or judged: it still reaches the linked queues, unread."""
     queues, reason = _place((), linked)
     trail = (Step("intake", cause, "taken as it is"), Step("queues", reason, ", ".join(queues)))
     return Verdict(MessageClass.HUMAN, queues, tags=(UNREAD_TAG,), auto_reply=False, trail=trail)
-
-
-UNREAD_TAG: Final = "unreadable"
 
 
 def _place(chosen: Sequence[str], linked: Sequence[str]) -> tuple[tuple[str, ...], str]:

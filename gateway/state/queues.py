@@ -7,11 +7,10 @@ continues; everything else comes in decided.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Final
 
 from gateway.model import (
     Arrival,
@@ -26,6 +25,11 @@ from gateway.model import (
 )
 from gateway.rules.conversation import ConversationState, Ties, answer, begin, follow, place, thread_key
 from gateway.state import raw
+from gateway.state.conversations import Conversation, as_json, load
+from gateway.state.conversations import count_open as count_open  # one name for callers: what is in the queues
+from gateway.state.conversations import list_conversations as list_conversations
+from gateway.state.conversations import read_messages as read_messages
+from gateway.state.conversations import show_conversation as show_conversation
 from gateway.state.raw import Chunk
 from gateway.state.rows import insert_many
 
@@ -70,41 +74,6 @@ class RoutedResult:
     is_repeated: bool = False
 
 
-@dataclass(slots=True)
-class _Conversation:
-    id: int
-    touchpoint: str
-    state: ConversationState
-    owner: str | None
-    subject: str
-    sender: str
-    sender_name: str
-    priority: str
-    tags: list[str]
-    first_at: int
-    last_at: int
-    queues: list[str]
-    is_new: bool = False
-    leaves: bool = False  # its entries are replaced
-    enters_at: int | None = None  # its entries are to be written
-
-    @property
-    def row(self) -> tuple[object, ...]:
-        return (
-            self.id,
-            self.touchpoint,
-            self.state.value,
-            self.owner,
-            self.subject,
-            self.sender,
-            self.sender_name,
-            self.priority,
-            json.dumps(self.tags, ensure_ascii=False),
-            self.first_at,
-            self.last_at,
-        )
-
-
 def route(db: sqlite3.Connection, items: Sequence[Routed]) -> Sequence[RoutedResult]:
     """Operation T2. Routing a message again changes nothing and answers where it is. Raises LookupError for a message
     that never arrived.
@@ -112,13 +81,13 @@ def route(db: sqlite3.Connection, items: Sequence[Routed]) -> Sequence[RoutedRes
     messages = _messages(db, {item.id for item in items})
     keys = {key for item in items for key in (*item.ties.own, *item.ties.parents)}
     threads = _find_threads(db, keys)
-    known = _load(
+    known = load(
         db,
         {threads[key] for key in keys if key in threads}
         | {conversation for state, conversation, _ in messages.values() if state == "routed" and conversation},
     )
     tied: dict[int, int] = {}
-    written: list[tuple[Routed, _Conversation, tuple[Step, ...]]] = []
+    written: list[tuple[Routed, Conversation, tuple[Step, ...]]] = []
     results: list[RoutedResult] = []
     for item in items:
         if item.id not in messages:
@@ -140,8 +109,8 @@ def route(db: sqlite3.Connection, items: Sequence[Routed]) -> Sequence[RoutedRes
 
 
 def _join(
-    item: Routed, internal_at: int, threads: Mapping[int, int], known: dict[int, _Conversation]
-) -> tuple[_Conversation, Step | None]:
+    item: Routed, internal_at: int, threads: Mapping[int, int], known: dict[int, Conversation]
+) -> tuple[Conversation, Step | None]:
     """Return the conversation that the message continues, changed by it, and the step that says so; or a new one."""
     verdict = item.verdict
     for key in (*item.ties.parents, *item.ties.own):
@@ -158,7 +127,7 @@ def _join(
             if list(queues) != found.queues:
                 found.queues, found.leaves, found.enters_at = list(queues), True, item.at
         return found, step or Step("conversation", "continues one that was in no queue", ", ".join(found.queues))
-    begun = _Conversation(
+    begun = Conversation(
         item.conversation,
         item.touchpoint,
         begin(verdict),
@@ -180,7 +149,7 @@ def _join(
 
 def _write(
     db: sqlite3.Connection,
-    written: Sequence[tuple[Routed, _Conversation, tuple[Step, ...]]],
+    written: Sequence[tuple[Routed, Conversation, tuple[Step, ...]]],
     tied: Mapping[int, int],
 ) -> None:
     changed = {conversation.id: conversation for _, conversation, _ in written}.values()
@@ -190,10 +159,10 @@ def _write(
             "UPDATE conversation SET state = new.state, priority = new.priority, tags = new.tags,"
             " last_at = new.last_at FROM (SELECT value ->> 0 AS id, value ->> 1 AS state, value ->> 2 AS priority,"
             " value ->> 3 AS tags, value ->> 4 AS last_at FROM json_each(?)) AS new WHERE conversation.id = new.id",
-            (_json([(one.id, one.state.value, one.priority, _json(one.tags), one.last_at) for one in updated]),),
+            (as_json([(one.id, one.state.value, one.priority, as_json(one.tags), one.last_at) for one in updated]),),
         )
     if leaving := [one.id for one in changed if one.leaves]:
-        db.execute("DELETE FROM entry WHERE conversation IN (SELECT value FROM json_each(?))", (_json(leaving),))
+        db.execute("DELETE FROM entry WHERE conversation IN (SELECT value FROM json_each(?))", (as_json(leaving),))
     insert_many(
         db, _ENTRY, [(queue, one.id, one.enters_at) for one in changed if one.enters_at for queue in one.queues]
     )
@@ -207,11 +176,11 @@ def _write(
             " value ->> 3 AS class, value ->> 4 AS subject, value ->> 5 AS sender, value ->> 6 AS sender_name,"
             " value ->> 7 AS conversation, value ->> 8 AS quarantine, value ->> 9 AS discarded, value ->> 10 AS trail"
             " FROM json_each(?)) AS new WHERE message.id = new.id",
-            (_json([_message_row(*one) for one in written]),),
+            (as_json([_message_row(*one) for one in written]),),
         )
 
 
-def _message_row(item: Routed, conversation: _Conversation, trail: Sequence[Step]) -> tuple[object, ...]:
+def _message_row(item: Routed, conversation: Conversation, trail: Sequence[Step]) -> tuple[object, ...]:
     return (
         item.id,
         item.at,
@@ -230,7 +199,7 @@ def _message_row(item: Routed, conversation: _Conversation, trail: Sequence[Step
 def _messages(db: sqlite3.Connection, ids: Collection[int]) -> dict[int, tuple[str, int | None, int]]:
     rows = db.execute(
         "SELECT id, state, conversation, internal_at FROM message WHERE id IN (SELECT value FROM json_each(?))",
-        (_json(ids),),
+        (as_json(ids),),
     )
     return {id: (state, conversation, internal_at) for id, state, conversation, internal_at in rows}
 
@@ -239,42 +208,10 @@ def _find_threads(db: sqlite3.Connection, keys: Collection[int]) -> dict[int, in
     if not keys:
         return {}
     return dict(
-        db.execute("SELECT key, conversation FROM thread WHERE key IN (SELECT value FROM json_each(?))", (_json(keys),))
-    )
-
-
-def _load(db: sqlite3.Connection, ids: Collection[int]) -> dict[int, _Conversation]:
-    if not ids:
-        return {}
-    wanted = (_json(ids),)
-    found: dict[int, _Conversation] = {}
-    for id, touchpoint, state, owner, subject, sender, name, priority, tags, first_at, last_at in db.execute(
-        "SELECT id, touchpoint, state, owner, subject, sender, sender_name, priority, tags, first_at, last_at"
-        " FROM conversation WHERE id IN (SELECT value FROM json_each(?))",
-        wanted,
-    ):
-        found[id] = _Conversation(
-            id,
-            touchpoint,
-            ConversationState(state),
-            owner,
-            subject,
-            sender,
-            name,
-            priority,
-            json.loads(tags),
-            first_at,
-            last_at,
-            [],
+        db.execute(
+            "SELECT key, conversation FROM thread WHERE key IN (SELECT value FROM json_each(?))", (as_json(keys),)
         )
-    for conversation, queue in db.execute(
-        "SELECT conversation, queue FROM entry WHERE conversation IN (SELECT value FROM json_each(?))"
-        " ORDER BY conversation, entered_at, queue",
-        wanted,
-    ):
-        if conversation in found:
-            found[conversation].queues.append(queue)
-    return found
+    )
 
 
 # --- after a crash ---------------------------------------------------------------------------------------------------
@@ -290,7 +227,7 @@ def unrouted_arrivals(db: sqlite3.Connection, after: int = 0, limit: int = 500) 
 
 def begin_routing(db: sqlite3.Connection, ids: Sequence[int]) -> Sequence[int]:
     """Operation: count one more try of each message before it is looked at; return the counts, 0 where it is routed."""
-    wanted = (_json(ids),)
+    wanted = (as_json(ids),)
     db.execute(
         "UPDATE message SET tries = tries + 1 WHERE state = 'arrived' AND id IN (SELECT value FROM json_each(?))",
         wanted,
@@ -318,7 +255,7 @@ def load_unrouted(db: sqlite3.Connection, ids: Sequence[int]) -> list[Unrouted]:
     rows = db.execute(
         "SELECT message.id, touchpoint, size, chunk.bytes FROM message LEFT JOIN chunk ON chunk.id = message.id << 16"
         " WHERE state = 'arrived' AND message.id IN (SELECT value FROM json_each(?)) ORDER BY message.id",
-        (_json(ids),),
+        (as_json(ids),),
     )
     return [Unrouted(id, touchpoint, size, head or b"") for id, touchpoint, size, head in rows]
 
@@ -394,7 +331,7 @@ def put_notice(db: sqlite3.Connection, notices: Sequence[Notice]) -> Sequence[No
                 notice.sender,
                 notice.sender_name,
                 notice.conversation,
-                show_trail([Step("notice", f"for {notice.login}", personal_queue(notice.login))]),
+                show_trail([Step("notice", f"for {notice.login}", _queue_of(notice))]),
             )
             for notice in fresh
         ],
@@ -419,14 +356,18 @@ def put_notice(db: sqlite3.Connection, notices: Sequence[Notice]) -> Sequence[No
             for notice in fresh
         ],
     )
-    insert_many(db, _ENTRY, [(personal_queue(notice.login), notice.conversation, notice.at) for notice in fresh])
+    insert_many(db, _ENTRY, [(_queue_of(notice), notice.conversation, notice.at) for notice in fresh])
     if reopened := [notice.about for notice in fresh if notice.about is not None and notice.reopens]:
         db.execute(
             "UPDATE conversation SET state = CASE WHEN owner IS NULL THEN 'open' ELSE 'claimed' END"
             " WHERE state IN ('answered', 'closed') AND id IN (SELECT value FROM json_each(?))",
-            (_json(reopened),),
+            (as_json(reopened),),
         )
     return [None] * len(notices)
+
+
+def _queue_of(notice: Notice) -> str:
+    return personal_queue(notice.login.lower())
 
 
 # --- outbound mail and its conversation ------------------------------------------------------------------------------
@@ -453,7 +394,7 @@ def tie_outbound(db: sqlite3.Connection, ties: Sequence[Tie]) -> Sequence[int | 
     parents = [[thread_key(tie.touchpoint, one) for one in tie.references] for tie in ties]
     threads = _find_threads(db, {key for keys in parents for key in keys})
     found = [next((threads[key] for key in keys if key in threads), None) for keys in parents]
-    known = _load(db, {conversation for conversation in found if conversation is not None})
+    known = load(db, {conversation for conversation in found if conversation is not None})
     tied: dict[int, int] = {}
     for tie, conversation in zip(ties, found, strict=True):
         if conversation is None:
@@ -467,7 +408,7 @@ def tie_outbound(db: sqlite3.Connection, ties: Sequence[Tie]) -> Sequence[int | 
         db.execute(
             "UPDATE conversation SET state = new.state, last_at = new.last_at FROM (SELECT value ->> 0 AS id,"
             " value ->> 1 AS state, value ->> 2 AS last_at FROM json_each(?)) AS new WHERE conversation.id = new.id",
-            (_json([(one.id, one.state.value, one.last_at) for one in known.values()]),),
+            (as_json([(one.id, one.state.value, one.last_at) for one in known.values()]),),
         )
     return found
 
@@ -478,152 +419,6 @@ def touchpoints_of(db: sqlite3.Connection, touchpoints: Collection[str], message
     return {owners[key] for key in _find_threads(db, owners)}
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------
-
-
-def list_conversations(
-    db: sqlite3.Connection,
-    queue: str | None = None,
-    include_settled: bool = False,
-    limit: int | None = None,
-) -> list[dict[str, Any]]:
-    """Return conversations as `queue list --json` shows them, the newest first. Settled: closed or quarantined."""
-    conditions, values = [], []
-    if not include_settled:
-        conditions.append("state != 'closed' AND state != 'quarantined'")
-    if queue is not None:
-        conditions.append("id IN (SELECT conversation FROM entry WHERE queue = ?)")
-        values.append(queue)
-    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    ids = [
-        id
-        for (id,) in db.execute(
-            f"SELECT id FROM conversation{where} ORDER BY last_at DESC, id DESC LIMIT ?",
-            (*values, -1 if limit is None else limit),
-        )
-    ]
-    return _shown(db, ids)
-
-
-def read_conversation(db: sqlite3.Connection, id: int) -> dict[str, Any] | None:
-    """Return a conversation as in a listing, and its `messages`, in and out, in order of time, without their bytes.
-
-    `id`: of the conversation or of one of its messages. None when there is none.
-    """
-    if (conversation := _conversation_of(db, id)) is None:
-        return None
-    (shown,) = _shown(db, [conversation])
-    inbound = [
-        {
-            "id": show_id(row[0]),
-            "direction": "inbound",
-            "at": _time(row[1]),
-            "from": row[2] or None,
-            "from_name": row[3] or None,
-            "subject": row[4],
-            "message_id": row[5],
-            "class": row[6],
-            "size": row[7],
-            "quarantined": bool(row[8]),
-            "discarded": bool(row[9]),
-            "trail": json.loads(row[10] or "[]"),
-        }
-        for row in db.execute(
-            "SELECT id, internal_at, sender, sender_name, subject, message_id, class, size, quarantine, discarded,"
-            " trail FROM message WHERE conversation = ?",
-            (conversation,),
-        )
-    ]
-    outbound = [
-        {
-            "id": show_id(row[0]),
-            "direction": "outbound",
-            "at": _time(row[1]),
-            "from": row[2] or None,
-            "from_name": None,
-            "subject": row[3],
-            "message_id": row[4],
-            "class": row[5],
-            "size": row[6],
-            "quarantined": False,
-            "discarded": False,
-            "trail": [],
-        }
-        for row in db.execute(
-            "SELECT id, accepted_at, agent, subject, message_id, kind, size FROM outbox WHERE conversation = ?",
-            (conversation,),
-        )
-    ]
-    return shown | {"messages": sorted(inbound + outbound, key=lambda one: (one["at"], one["id"]))}
-
-
-def read_messages(db: sqlite3.Connection, id: int) -> list[tuple[str, bytes]]:
-    """Return (id, bytes) of a conversation's inbound messages, or of the one message that has this id.
-
-    Bytes that were pruned are b"".
-    """
-    rows = db.execute("SELECT id FROM message WHERE conversation = ? ORDER BY internal_at, id", (id,)).fetchall()
-    rows = rows or db.execute("SELECT id FROM message WHERE id = ?", (id,)).fetchall()
-    return [(show_id(message), raw.load(db, message) or b"") for (message,) in rows]
-
-
-def count_queues(db: sqlite3.Connection) -> list[dict[str, Any]]:
-    """Return `name`, `open` (claimed ones too) and `oldest_at` (the longest silence) of every queue with mail in it."""
-    rows = db.execute(
-        "SELECT queue, sum(state IN ('open', 'claimed')), min(CASE WHEN state IN ('open', 'claimed') THEN last_at END)"
-        " FROM conversation JOIN entry ON entry.conversation = conversation.id"
-        " WHERE state != 'closed' GROUP BY queue ORDER BY queue"
-    )
-    return [
-        {"name": queue, "open": count, "oldest_at": None if oldest is None else _time(oldest)}
-        for queue, count, oldest in rows
-    ]
-
-
-def _shown(db: sqlite3.Connection, ids: Sequence[int]) -> list[dict[str, Any]]:
-    conversations = _load(db, ids)
-    message_ids: dict[int, list[str]] = {}
-    for conversation, message_id in db.execute(
-        "SELECT conversation, message_id FROM message WHERE conversation IN (SELECT value FROM json_each(?))"
-        " AND message_id IS NOT NULL ORDER BY internal_at, id",
-        (_json(ids),),
-    ):
-        message_ids.setdefault(conversation, []).append(message_id)
-    return [
-        {
-            "id": show_id(one.id),
-            "touchpoint": one.touchpoint or None,
-            "queues": one.queues,
-            "state": one.state.value,
-            "owner": one.owner,
-            "subject": one.subject,
-            "from": one.sender or None,
-            "from_name": one.sender_name or None,
-            "priority": one.priority,
-            "tags": one.tags,
-            "message_ids": message_ids.get(one.id, []),
-            "first_at": _time(one.first_at),
-            "last_at": _time(one.last_at),
-        }
-        for one in (conversations[id] for id in ids)
-    ]
-
-
-def _conversation_of(db: sqlite3.Connection, id: int) -> int | None:
-    for query in ("SELECT id FROM conversation WHERE id = ?", "SELECT conversation FROM message WHERE id = ?"):
-        if (row := db.execute(query, (id,)).fetchone()) and row[0] is not None:
-            return int(row[0])
-    return None
-
-
 def show_trail(trail: Iterable[Step]) -> str:
     """Return a trail as it is stored: JSON, a list of objects with step, detail and verdict."""
-    return _json([asdict(step) for step in trail])
-
-
-def _time(ms: int) -> str:
-    return from_ms(ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _json(value: Any) -> str:
-    return json.dumps(list(value) if isinstance(value, set) else value, ensure_ascii=False)
+    return as_json([asdict(step) for step in trail])

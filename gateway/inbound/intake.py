@@ -1,0 +1,233 @@
+"""The inbound door: an arrival → stored → judged → in a queue. Every inbound message enters here.
+
+Two transactions a message (DESIGN §4). After the first it is ours whatever happens; nothing has parsed it yet, so
+that no message can crash us before it is stored. Between the two stands the only broad `except` of the inbound path,
+around one message: what breaks the scanner or a rule still reaches the linked queues, as it is.
+
+A message that takes the whole process down is met at the next start: tries are committed before each, one message at
+a time, and the third does without looking into it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import trio
+
+from gateway import events
+from gateway.config import Config
+from gateway.errors import Unavailable
+from gateway.mime.scan import scan
+from gateway.model import UNROUTED, Arrival, Verdict, show_id
+from gateway.rules.chain import Chain, compile_chain, last_resort
+from gateway.rules.conversation import Ties, is_reopening, ties_of
+from gateway.state import mailboxes, queues, raw
+from gateway.state.mailboxes import NewArrival
+from gateway.state.queues import Routed, RoutedResult, Unrouted
+from gateway.state.store import Store
+from gateway.state.ticket import Ticket
+
+LAST_TRY = 3  # begun twice and never finished: the message, or what it meets here, ends the process
+UNREAD_SUBJECT = "(a message that could not be read)"
+_RETRY_SECONDS = (1, 5, 15, 60)  # for messages that are stored and could not be routed; the last one repeats
+
+
+class Intake:
+    """Takes arrivals in and finds what was left half done. Used from Trio only.
+
+    `current`: the configuration in force; read once a batch, so that no message sees half of two. `wake`: called with
+    the names of queues that have something new.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        current: Callable[[], Config],
+        *,
+        wake: Callable[[Sequence[str]], None] = lambda names: None,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._store = store
+        self._current = current
+        self._wake = wake
+        self._now_ms = now_ms
+        self._compiled: tuple[Config, Chain] | None = None
+        self._compiling = trio.Lock()
+        self._stranded: set[int] = set()  # arrived, and the store was away when they were to be routed
+        self._has_stranded = trio.Event()
+
+    async def accept(self, arrivals: Sequence[Arrival]) -> list[RoutedResult | None]:
+        """Store the arrivals, then judge and place them; return where each went, None where it was known already.
+
+        Durable on return. Raises Unavailable when the store cannot take them: what it has not taken is the caller's
+        to bring again, what it has taken will be placed by us. Cancelling before all bytes are handed over leaves
+        nothing behind that counts; later it has to wait, for a stored message without a place would be seen by nobody.
+        """
+        staged = [(arrival, await raw.stage(self._store, arrival.id, arrival.raw)) for arrival in arrivals]
+        with trio.CancelScope(shield=True):
+            tickets = [
+                self._store.submit(mailboxes.arrive, NewArrival(arrival, arrival.fingerprint, chunks))
+                for arrival, chunks in staged
+            ]
+            taken, failure = await _settled(tickets)
+            fresh = [
+                arrival for arrival, result in zip(arrivals, taken, strict=True) if result is not None and result.id
+            ]
+            for arrival in fresh:
+                location = arrival.location
+                events.arrived(show_id(arrival.id), arrival.touchpoint, len(arrival.raw), location.folder, location.uid)
+            waiting = [Unrouted(arrival.id, arrival.touchpoint, len(arrival.raw), arrival.raw) for arrival in fresh]
+            placed = await self._route(waiting)
+        if failure is not None:
+            raise failure
+        return [placed.get(arrival.id) for arrival in arrivals]
+
+    async def resume(self) -> int:
+        """Route what arrived and was not routed when the last run ended; return how many. Call it before `accept`."""
+        count = after = 0
+        while waiting := await self._store.read(queues.unrouted_arrivals, after):
+            for id, _ in waiting:
+                await self._try_again(id)
+            after, count = waiting[-1][0], count + len(waiting)
+        if count:
+            events.say("resumed", messages=count)
+        return count
+
+    async def run(self) -> None:
+        """Place messages that were stored while the store could not take their place: until cancelled."""
+        failures = 0
+        while True:
+            await self._has_stranded.wait()
+            await trio.sleep(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)])
+            try:
+                for id in sorted(self._stranded):
+                    await self._try_again(id)
+                    self._stranded.discard(id)
+            except Unavailable as error:
+                failures += 1
+                events.warn("still-unrouted", messages=len(self._stranded), cause=str(error))
+                continue
+            failures, self._has_stranded = 0, trio.Event()
+
+    # --- one message -------------------------------------------------------------------------------------------------
+
+    async def _try_again(self, id: int) -> None:
+        # One at a time, each with its try committed first: whoever ends the process must not be counted against
+        # those that only stood beside it.
+        tries = await self._store.submit(queues.begin_routing, id)
+        if not tries:
+            return
+        waiting = await self._store.read(queues.load_unrouted, [id])
+        with trio.CancelScope(shield=True):
+            await self._route(waiting, unread="it could not be routed twice" if tries >= LAST_TRY else None)
+
+    async def _route(self, messages: Sequence[Unrouted], unread: str | None = None) -> dict[int, RoutedResult]:
+        """T2 of each. Raises Unavailable when the store is away; these messages are tried again by `run`."""
+        if not messages:
+            return {}
+        config = self._current()
+        chain = await self._chain(config)
+        decided: list[tuple[Routed, Ticket[RoutedResult]]] = []
+        for message in messages:
+            routed = self._unread(message, config, unread) if unread else self._judge(message, config, chain)
+            decided.append((routed, self._store.submit(queues.route, routed)))
+            await trio.lowlevel.checkpoint()  # the judging is ours to bound, the number of messages is not
+        placed: dict[int, RoutedResult] = {}
+        away: Unavailable | None = None
+        for message, (routed, ticket) in zip(messages, decided, strict=True):
+            try:
+                placed[message.id] = await self._placed(message, config, routed, ticket)
+            except Unavailable as error:
+                away = error
+                self._stranded.add(message.id)
+                self._has_stranded.set()
+            except Exception as error:  # not even unread: a fault of ours, and the next start tries again
+                events.bug("routing-failed-twice", error, queue_id=show_id(message.id), touchpoint=message.touchpoint)
+        if away is not None:
+            raise away
+        return placed
+
+    async def _placed(
+        self, message: Unrouted, config: Config, routed: Routed, ticket: Ticket[RoutedResult]
+    ) -> RoutedResult:
+        try:
+            result = await ticket
+        except Unavailable:
+            raise
+        except Exception as error:
+            events.bug("routing-failed", error, queue_id=show_id(message.id), touchpoint=message.touchpoint)
+            routed = self._unread(message, config, "what was found in it could not be stored")
+            result = await self._store.submit(queues.route, routed)
+        events.routed(
+            show_id(message.id),
+            message.touchpoint,
+            show_id(result.conversation),
+            routed.verdict.message_class.value,
+            ",".join(result.queues),
+            routed.message_id,
+        )
+        if UNROUTED in result.queues:
+            events.warn("unrouted", queue_id=show_id(message.id), touchpoint=message.touchpoint)
+        self._wake(result.queues)
+        return result
+
+    def _judge(self, message: Unrouted, config: Config, chain: Chain) -> Routed:
+        try:
+            facts = scan(message.head)
+            verdict = chain.decide(message.touchpoint, facts, message.size)
+            return Routed(
+                id=message.id,
+                touchpoint=message.touchpoint,
+                verdict=verdict,
+                ties=ties_of(message.touchpoint, facts),
+                message_id=facts.message_id,
+                subject=facts.subject,
+                sender=facts.from_.address,
+                sender_name=facts.from_.name,
+                is_reopening=is_reopening(verdict.message_class, facts),
+                conversation=self._store.ids.next(),
+                at=self._now_ms(),
+            )
+        except Exception as error:
+            events.bug("judging-failed", error, queue_id=show_id(message.id), touchpoint=message.touchpoint)
+            return self._unread(message, config, f"judging it failed: {type(error).__name__}")
+
+    def _unread(self, message: Unrouted, config: Config, cause: str) -> Routed:
+        touchpoint = config.touchpoints.get(message.touchpoint)
+        verdict: Verdict = last_resort(touchpoint.linked_queues if touchpoint else (), cause)
+        return Routed(
+            id=message.id,
+            touchpoint=message.touchpoint,
+            verdict=verdict,
+            ties=Ties(),
+            message_id="",
+            subject=UNREAD_SUBJECT,
+            sender="",
+            sender_name="",
+            is_reopening=True,
+            conversation=self._store.ids.next(),
+            at=self._now_ms(),
+        )
+
+    async def _chain(self, config: Config) -> Chain:
+        async with self._compiling:
+            if self._compiled is None or self._compiled[0] is not config:
+                # a thousand rules take a tenth of a second
+                self._compiled = config, await trio.to_thread.run_sync(compile_chain, config)
+            return self._compiled[1]
+
+
+async def _settled(
+    tickets: Sequence[Ticket[mailboxes.ArrivalResult]],
+) -> tuple[list[mailboxes.ArrivalResult | None], Exception | None]:
+    """Wait for all; return the results, None where one failed, and the first failure."""
+    results: list[mailboxes.ArrivalResult | None] = []
+    failure: Exception | None = None
+    for ticket in tickets:
+        try:
+            results.append(await ticket)
+        except Exception as error:
+            results.append(None)
+            failure = failure or error
+    return results, failure
