@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -57,7 +59,7 @@ class Config:
 
     def may_write_as(self, agent: Agent) -> tuple[Touchpoint, ...]:
         """Return the outbound touchpoints whose name this agent may put on mail, in the order of the file."""
-        return tuple(each for each in self.rules.touchpoints if each.is_outbound and may_write_as(agent, each))
+        return tuple(each for each in self.rules.touchpoints if each.is_outbound and _may_write_as(agent, each))
 
     @cached_property
     def queue_names(self) -> frozenset[str]:
@@ -70,7 +72,7 @@ class Config:
         return frozenset(named - {"linked"})
 
 
-def may_write_as(agent: Agent, touchpoint: Touchpoint) -> bool:
+def _may_write_as(agent: Agent, touchpoint: Touchpoint) -> bool:
     if agent.touchpoints is not None:
         return touchpoint.id in agent.touchpoints
     return not set(agent.ring_groups).isdisjoint(touchpoint.linked_queues)
@@ -226,13 +228,15 @@ class _Loader:
         try:
             return Entry(path, data, model.model_validate(data, context=context), frozenset())
         except ValidationError as error:
-            wrong = set()
             for inner, message in explain(error, model, data, shown):
                 self.problems.append(document.problem((*path, *inner), message))
-            for each in error.errors(include_url=False, include_input=False):
-                wrong.add(each["loc"][0] if each["loc"] else "")
-        rest = {key: value for key, value in data.items() if key not in wrong} if isinstance(data, dict) else {}
-        return Entry(path, data, _try(model, rest, context), frozenset(map(str, wrong)))
+            places = [each["loc"] for each in error.errors(include_url=False, include_input=False) if each["loc"]]
+        wrong = frozenset(str(place[0]) for place in places)
+        rest = _without(data, places)
+        understood = _try(model, rest, context)
+        if understood is None:
+            understood = _try(model, {key: value for key, value in rest.items() if key not in wrong}, context)
+        return Entry(path, data, understood, wrong)
 
     def _context(self, path: Path) -> dict[str, Any]:
         return {"directory": path.absolute().parent, "files": self.files}
@@ -243,6 +247,18 @@ class _Loader:
         except SyntaxProblem as error:
             self.problems.append(error.problem)
             return None
+
+
+def _without(data: Any, places: list[KeyPath]) -> dict[str, Any]:
+    """Return the table without the keys at `places`; of a list, with one wrong element, nothing is left."""
+    rest = copy.deepcopy(data) if isinstance(data, dict) else {}
+    for place in places:
+        table = rest
+        keys = [str(part) for part in itertools.takewhile(lambda part: isinstance(part, str), place)]
+        while len(keys) > 1 and isinstance(table.get(keys[0]), dict):
+            table = table[keys.pop(0)]
+        table.pop(".".join(keys), None)  # "header.x-name" is one key as well
+    return rest
 
 
 def _try(model: type[M], data: Any, context: Any) -> M | None:

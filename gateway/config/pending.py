@@ -22,7 +22,6 @@ GATEWAY: Final[dict[str, tuple[Any, ...]]] = {
 }
 
 RULES: Final[dict[str, tuple[Any, ...]]] = {
-    "touchpoint.from_name": ("touchpoint",),
     "touchpoint.auth": ("password",),
     "touchpoint.after_fetch": ("keep",),
     "touchpoint.preview_roles": ([],),
@@ -36,7 +35,6 @@ RULES: Final[dict[str, tuple[Any, ...]]] = {
     "spam.quarantine_over": (),
     "spam.on_dmarc_fail": ("tag",),
     "spam.keep_quarantine": (),
-    "rule.if.cc": (),
     "rule.if.return_path": (),
     "rule.if.body": (),
     "rule.if.attachment_name": (),
@@ -48,9 +46,7 @@ RULES: Final[dict[str, tuple[Any, ...]]] = {
     "rule.if.spam_score_over": (),
     "rule.if.known_sender": (),
     "rule.if.hours": (),
-    "rule.then.discard": (False,),
     "rule.then.auto_reply": (True,),
-    "rule.then.reroute": (False,),
 }
 
 # Conditions among them: a rule that asks one of these cannot know the answer.

@@ -60,6 +60,8 @@ class Positions:
         rest = list(path)
         while rest:
             part = rest.pop(0)
+            if isinstance(part, int) and (*found, part) not in self.lines:
+                continue  # a list of one may go without its brackets
             if (*found, part) not in self.lines and rest and isinstance(part, str) and isinstance(rest[0], str):
                 joined = f"{part}.{rest[0]}"
                 if (*found, joined) in self.lines:

@@ -117,7 +117,7 @@ def parse_secret(value: object, info: ValidationInfo) -> SecretRef | None:
     kind, colon, name = value.partition(":") if isinstance(value, str) else ("", "", "")
     if kind not in KINDS or not colon:
         raise ValueError(
-            "names where the secret is kept, never the secret itself:"
+            "must name where the secret is kept, never the secret itself:"
             ' "file:PATH", "env:NAME", "credential:NAME" (systemd) or "command:PROGRAM ARGUMENTS"'
         )
     name = name.strip()

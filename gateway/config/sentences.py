@@ -57,7 +57,8 @@ def _sentence(error: ErrorDetails, model: type[BaseModel], data: Any, shown: str
         case "missing":
             return f'{_table(path, shown)} has no {path[-1]}; add {path[-1]} = "…"'
         case "value_error":
-            return f"{key}: {context['error']}" if key else str(context["error"])
+            message = str(context["error"])
+            return f"{key}{'' if message.startswith(('needs ', 'must ')) else ':'} {message}" if key else message
         case "literal_error" | "enum":
             options = str(context["expected"]).replace("'", '"')
             written = _at(data, path)
@@ -87,7 +88,7 @@ def _table(path: Path, shown: str) -> str:
 def _at(data: Any, path: Path) -> Any:
     for part in path:
         if isinstance(data, dict):
-            data = data.get(part)
+            data = data if isinstance(part, int) else data.get(part)  # one_or_many counts where nothing is written
         elif isinstance(data, list | tuple) and isinstance(part, int) and part < len(data):
             data = data[part]
     return data

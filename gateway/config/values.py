@@ -192,7 +192,7 @@ def parse_server(value: object, protocol: str) -> Server:
     schemes = (f"{protocol}s", protocol, f"{protocol}+insecure")
     scheme, host, port = _split_url(value, schemes, f"{protocol}s://{protocol}.example.com")
     if not host:
-        raise ValueError(f'names no host; write for example "{protocol}s://{protocol}.example.com"')
+        raise ValueError(f'needs a host; write for example "{protocol}s://{protocol}.example.com"')
     if port == 0:
         raise ValueError("there is no port 0")
     if scheme.endswith("+insecure") and not is_loopback(host):
@@ -224,7 +224,7 @@ def parse_http_listener(value: object) -> Listener | None:
         return None
     _, host, port = _split_url(f"http://{value}", ("http",), "127.0.0.1:8025")
     if port is None:
-        raise ValueError('names no port; write for example "127.0.0.1:8025"')
+        raise ValueError('needs a port; write for example "127.0.0.1:8025"')
     return Listener("http", host or None, port)
 
 
