@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.authority import Authority
-from tests.support.daemon import Daemon, Site
+from tests.support.daemon import Daemon
 from tests.support.provider import Provider
 
 # The machine runs other tests beside these: how long one example takes says nothing about the code
@@ -46,8 +47,8 @@ def make_daemon() -> Iterator[Callable[..., Daemon]]:
     """Makes daemons that are gone at the end of the test, however it ends."""
     made: list[Daemon] = []
 
-    def make(site: Site, env: Mapping[str, str] | None = None, command: Sequence[str] = ()) -> Daemon:
-        made.append(Daemon(site, env, command))
+    def make(*arguments: Any, **options: Any) -> Daemon:
+        made.append(Daemon(*arguments, **options))
         return made[-1]
 
     try:

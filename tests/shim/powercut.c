@@ -13,7 +13,8 @@
  * A record, little endian: u32 kind, u32 length of the data, u64 file (inode), u64 offset or size, then the data.
  * For a sync the offset is a number that its begin and its end have in common.
  *
- * POWERCUT_KILL_AT=n: the process kills itself (-9) in place of its record number n, before what that would record.
+ * POWERCUT_FUSE names a file that is not there yet. Once it is, and holds a number n, the process kills itself (-9) in
+ * place of the n-th record from then on: behind a write, before a sync, between a sync's end and the promise.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -45,7 +46,8 @@ static char directory[PATH_MAX];
 static size_t directory_length;
 static int journal = -1;
 static uint64_t next_sync;
-static long until_kill = -1;
+static const char *fuse;
+static long until_kill;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* The real functions, looked up by name at their first call */
@@ -58,8 +60,21 @@ __attribute__((constructor)) static void begin(void)
     const char *where = getenv("POWERCUT_DIR"), *path = getenv("POWERCUT_JOURNAL");
     if (!where || !path || !realpath(where, directory)) return;
     directory_length = strlen(directory);
-    if (getenv("POWERCUT_KILL_AT")) until_kill = atol(getenv("POWERCUT_KILL_AT"));
+    fuse = getenv("POWERCUT_FUSE");
     journal = (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+}
+
+static void burn(void)
+{
+    char text[16] = "";
+    long fd;
+    if (!until_kill) {
+        fd = syscall(SYS_openat, AT_FDCWD, fuse, O_RDONLY | O_CLOEXEC);
+        if (fd < 0) return;
+        if (syscall(SYS_read, fd, text, sizeof text - 1) > 0) until_kill = atol(text);
+        syscall(SYS_close, fd);
+    }
+    if (until_kill > 0 && !--until_kill) kill(getpid(), SIGKILL);
 }
 
 /* One system call a record: what several processes append never mixes */
@@ -67,7 +82,7 @@ static void record(uint32_t kind, uint64_t file, uint64_t offset, const void *da
 {
     struct header head = { kind, (uint32_t)length, file, offset };
     struct iovec parts[2] = { { &head, sizeof head }, { (void *)data, length } };
-    if (until_kill > 0 && !--until_kill) kill(getpid(), SIGKILL);
+    if (fuse) burn();
     if (syscall(SYS_writev, journal, parts, 2) != (long)(sizeof head + length)) abort();
 }
 

@@ -51,20 +51,32 @@ class Site:
 class Daemon:
     """`mail-gateway run` in a directory of its own. The directory outlives kills and restarts until `close()`.
 
-    `submission_port`: smtp+insecure on loopback. `command`: what runs the daemon, for wrappers (strace, a shim).
+    `submission_port`: smtp+insecure on loopback. `wrapper`: a command that runs the daemon's (strace …).
+    `program`: what is the daemon, where a test spoils it on purpose. `state`: files to begin with.
     """
 
-    def __init__(self, site: Site, env: Mapping[str, str] | None = None, command: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        site: Site,
+        env: Mapping[str, str] | None = None,
+        wrapper: Sequence[str] = (),
+        program: Sequence[str] = ("-m", "gateway"),
+        state: Path | None = None,
+    ) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="gateway-"))  # short: the control socket's path has 107 bytes at most
         self.site = site
         self.state_dir = self.home / "state"
-        self.state_dir.mkdir()
+        if state is None:
+            self.state_dir.mkdir()
+        else:
+            shutil.copytree(state, self.state_dir)
         self.submission_port = free_port()
         self.log = self.home / "daemon.log"
         self.config = self.home / "gateway.toml"
         self.rules = self.home / "rules.toml"
         self._env = {"MAIL_GATEWAY_CONFIG": str(self.config), **(env or {})}
-        self._command = list(command)
+        self._command = [*wrapper, sys.executable, *program, "run"]
+        self.more_env: dict[str, str] = {}  # for the next start of the daemon, not for commands
         self._process: Process | None = None
         self._notify: socket.socket | None = None
         self.write_config()
@@ -111,9 +123,8 @@ class Daemon:
         self._notify.bind(str(address))
         self._notify.settimeout(0.1)
         env = {key: value for key, value in os.environ.items() if key not in ("RUNTIME_DIRECTORY", "LISTEN_PID")}
-        env |= self._env | {"NOTIFY_SOCKET": str(address)}
-        command = [*self._command, sys.executable, "-m", "gateway", "run"]
-        self._process = Process(command, self.log, env)
+        env |= self._env | self.more_env | {"NOTIFY_SOCKET": str(address)}
+        self._process = Process(self._command, self.log, env)
 
     def start(self, timeout: float = 30) -> None:
         """Start it and wait until it says READY=1, as systemd would."""

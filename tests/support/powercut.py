@@ -35,10 +35,13 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
+    """`end`: where it ends in the journal, in bytes."""
+
     kind: Kind
     file: int
     offset: int
     data: bytes = field(repr=False)
+    end: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def read_journal(path: Path) -> list[Record]:
     while at + _HEADER.size <= len(content):
         kind, length, file, offset = _HEADER.unpack_from(content, at)
         at += _HEADER.size
-        records.append(Record(Kind(kind), file, offset, content[at : at + length]))
+        records.append(Record(Kind(kind), file, offset, content[at : at + length], at + length))
         at += length
     return records
 
