@@ -49,6 +49,9 @@ class Health:
     def touchpoint(self, touchpoint: str) -> TouchpointHealth:
         return self._touchpoints.setdefault(touchpoint, TouchpointHealth(since=self._now()))
 
+    def known(self) -> list[str]:
+        return list(self._touchpoints)
+
     def set_state(self, touchpoint: str, state: str, *, connected: bool, cause: str | None = None) -> None:
         """Record a change of state; `since` moves only when state or connection really change."""
         health = self.touchpoint(touchpoint)

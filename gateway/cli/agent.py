@@ -9,6 +9,8 @@ from typing import Any
 
 from gateway.cli import client, show
 from gateway.control import CommandError
+from gateway.events import clean
+from gateway.outbound.passwords import hash_password
 
 _SHORTEST_PASSWORD = 8
 
@@ -62,7 +64,7 @@ def show_(options: argparse.Namespace) -> int:
         return 0
     for key, value in found.items():
         text = ", ".join(value) or "-" if isinstance(value, list) else "-" if value is None else str(value)
-        print(f"{key.replace('_', ' ') + ':':<14} {show.clean(text)}")
+        print(f"{key.replace('_', ' ') + ':':<14} {clean(text)}")
     return 0
 
 
@@ -75,6 +77,6 @@ def passwd(options: argparse.Namespace) -> int:
         password = sys.stdin.readline().rstrip("\n")
     if len(password) < _SHORTEST_PASSWORD:
         raise CommandError(f"a password needs at least {_SHORTEST_PASSWORD} characters; nothing was changed")
-    client.ask(options.config, "agent.passwd", login=options.login, password=password)
+    client.ask(options.config, "agent.passwd", login=options.login, hash=hash_password(password))
     print(f"the password of {options.login} is set")
     return 0

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import trio
 
 from gateway import config, control
+from gateway.commands import handlers
 from gateway.control import CommandError
-from gateway.daemon import NOT_RUNNING, offline_handlers
+from gateway.daemon import offline_desk
+
+NOT_RUNNING: Final = 69
 
 
 def ask(config_path: Path, command: str, *, must_run: bool = False, **args: object) -> Any:
@@ -32,5 +35,5 @@ def ask(config_path: Path, command: str, *, must_run: bool = False, **args: obje
 
 
 async def _ask_the_store(config_path: Path, command: str, args: Mapping[str, object]) -> Any:
-    async with offline_handlers(config_path) as handlers:
-        return await handlers[command](args)
+    async with offline_desk(config_path) as desk:
+        return await handlers(desk)[command](args)

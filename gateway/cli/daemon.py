@@ -12,6 +12,7 @@ from gateway import config
 from gateway.cli import client, show
 from gateway.control import CommandError
 from gateway.errors import ConfigError, Problem, Severity
+from gateway.events import clean
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -42,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
 def run_demo(options: argparse.Namespace) -> int:
     from gateway.demo import story
 
-    return story.main(keep=options.keep)
+    return int(story.main(keep=options.keep))
 
 
 def check(options: argparse.Namespace) -> int:
@@ -75,7 +76,7 @@ def reload(options: argparse.Namespace) -> int:
         show.as_json(answer)
     else:
         for line in answer["lines"]:
-            print(show.clean(line, 1000), file=sys.stderr if answer["refused"] else sys.stdout)
+            print(clean(line, 1000), file=sys.stderr if answer["refused"] else sys.stdout)
     return 1 if answer["refused"] else 0
 
 
@@ -100,7 +101,7 @@ def _print_status(found: dict[str, Any]) -> None:
     print(f"mail-gateway {daemon['version']}, pid {daemon['pid']}, up {show.ago(daemon['started_at'])}")
     print(f"rules loaded {show.ago(rules['loaded_at'])} ago" + (", from the last good copy" if rules["error"] else ""))
     if rules["error"]:
-        print(f"  the file is refused: {show.clean(rules['error'], 1000)}")
+        print(f"  the file is refused: {clean(rules['error'], 1000)}")
     elif rules["changed_on_disk"]:
         print("  rules.toml was edited since and is not loaded; mail-gateway check, then mail-gateway reload")
     if found["touchpoints"]:
@@ -131,5 +132,5 @@ def _print_status(found: dict[str, Any]) -> None:
         )
     for alarm in found["alarms"]:
         place = f"{alarm['touchpoint']}: " if alarm["touchpoint"] else ""
-        print(f"\nALARM {place}{show.clean(alarm['cause'])} (since {show.ago(alarm['since'])})")
-        print(f"      {show.clean(alarm['action'])}")
+        print(f"\nALARM {place}{clean(alarm['cause'])} (since {show.ago(alarm['since'])})")
+        print(f"      {clean(alarm['action'])}")

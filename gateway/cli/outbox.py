@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from gateway.cli import client, show
+from gateway.events import clean
 
 
 def add(commands: Any, config: argparse.ArgumentParser) -> None:
@@ -63,7 +64,7 @@ def show_(options: argparse.Namespace) -> int:
         show.as_json(found)
         return 0
     for key in ("id", "touchpoint", "agent", "message_id", "subject", "accepted_at", "cause"):
-        print(f"{key + ':':<12} {show.clean(str(found[key] if found[key] is not None else '-'))}")
+        print(f"{key + ':':<12} {clean(str(found[key] if found[key] is not None else '-'))}")
     show.table(
         ("TO", "STATE", "TRIES", "NEXT", "REPLY"),
         (

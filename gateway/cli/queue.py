@@ -10,6 +10,7 @@ from typing import Any
 
 from gateway.cli import client, show
 from gateway.cli.reading import readable
+from gateway.events import clean
 
 
 def add(commands: Any, config: argparse.ArgumentParser) -> None:
@@ -58,13 +59,13 @@ def show_(options: argparse.Namespace) -> int:
         show.as_json(found)
         return 0
     for key in ("id", "touchpoint", "state", "owner", "from", "subject", "priority"):
-        print(f"{key + ':':<12} {show.clean(str(found[key] if found[key] is not None else '-'))}")
+        print(f"{key + ':':<12} {clean(str(found[key] if found[key] is not None else '-'))}")
     print(f"{'queues:':<12} {', '.join(found['queues'])}")
     print(f"{'tags:':<12} {', '.join(found['tags']) or '-'}")
     for message in found["messages"]:
         print()
         arrow = "→" if message["direction"] == "outbound" else "←"
-        print(f"{arrow} {message['id']}  {message['at']}  {show.clean(message['from'] or '')}  {message['size']} bytes")
+        print(f"{arrow} {message['id']}  {message['at']}  {clean(message['from'] or '')}  {message['size']} bytes")
         show.table(
             ("  STEP", "DETAIL", "VERDICT"),
             ((f"  {step['step']}", step["detail"], step["verdict"]) for step in message["trail"]),

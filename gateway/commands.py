@@ -1,0 +1,288 @@
+"""What the daemon does on request: one handler for each command, in the shapes of the manual.
+
+The same handlers serve the control socket and, while no daemon runs, the command line itself (`Desk.offline`).
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from gateway.config import Agent, Changes, Config, Touchpoint
+from gateway.control import CommandError, Handler
+from gateway.errors import ConfigError
+from gateway.health import Health, TouchpointHealth
+from gateway.model import UNROUTED, personal_queue, read_id, to_ms
+from gateway.rulebook import Rulebook
+from gateway.state import agents, conversations, outbox
+from gateway.state.store import Store
+
+Args = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What handlers work with. `health`, `reload` and the rest are None while no daemon runs."""
+
+    current: Callable[[], Config]
+    store: Store
+    rulebook: Rulebook
+    health: Health | None
+    started_at: datetime | None
+    ring: Callable[[str], None]
+    reload: Callable[[], Awaitable[Changes]] | None
+    forget_logins: Callable[[str], None]
+
+    @classmethod
+    def offline(cls, rulebook: Rulebook, store: Store) -> Desk:
+        def nobody_listens(_: str) -> None:
+            pass
+
+        return cls(lambda: rulebook.config, store, rulebook, None, None, nobody_listens, None, nobody_listens)
+
+
+def handlers(desk: Desk) -> Mapping[str, Handler]:
+    """Return every command by its name on the control socket."""
+
+    def at_desk(function: Callable[[Desk, Args], Awaitable[Any]]) -> Handler:
+        async def handler(args: Args) -> Any:
+            return await function(desk, args)
+
+        return handler
+
+    return {
+        "status": at_desk(_status),
+        "reload": at_desk(_reload),
+        "queue.list": at_desk(_queue_list),
+        "queue.show": at_desk(_queue_show),
+        "queue.read": at_desk(_queue_read),
+        "outbox.list": at_desk(_outbox_list),
+        "outbox.show": at_desk(_outbox_show),
+        "outbox.retry": at_desk(_outbox_retry),
+        "agent.list": at_desk(_agent_list),
+        "agent.show": at_desk(_agent_show),
+        "agent.passwd": at_desk(_agent_passwd),
+    }
+
+
+def rfc3339(at: datetime | None) -> str | None:
+    return None if at is None else at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _id(text: str, kind: str) -> int:
+    if (number := read_id(text)) is None:
+        raise CommandError(f"{text!r} is not an id; `mail-gateway {kind} list` shows them", 2)
+    return number
+
+
+# --- queue -----------------------------------------------------------------------------------------------------------
+
+
+async def _queue_list(desk: Desk, args: Args) -> Any:
+    queue = args.get("queue")
+    known = desk.current().queue_names | {UNROUTED} | {personal_queue(login) for login in desk.current().agents}
+    if queue is not None and queue not in known:
+        raise CommandError(f'unknown queue "{queue}"; there are: {", ".join(sorted(known))}', 2)
+    return await desk.store.read(conversations.list_conversations, queue, bool(args.get("all")), args.get("limit"))
+
+
+async def _queue_show(desk: Desk, args: Args) -> Any:
+    found = await desk.store.read(conversations.show_conversation, _id(args["id"], "queue"))
+    if found is None:
+        raise CommandError(f"no conversation {args['id']}; `mail-gateway queue list --all` shows them")
+    return found
+
+
+async def _queue_read(desk: Desk, args: Args) -> Any:
+    messages = await desk.store.read(conversations.read_messages, _id(args["id"], "queue"))
+    if not messages:
+        raise CommandError(f"no conversation or message {args['id']}; `mail-gateway queue list --all` shows them")
+    return [{**message, "raw": base64.b64encode(message["raw"]).decode()} for message in messages]
+
+
+# --- outbox ----------------------------------------------------------------------------------------------------------
+
+
+async def _outbox_list(desk: Desk, args: Args) -> Any:
+    return await desk.store.read(outbox.list_outbox, bool(args.get("all")), args.get("limit"), _stopped(desk.current()))
+
+
+async def _outbox_show(desk: Desk, args: Args) -> Any:
+    found = await desk.store.read(outbox.show_outbox, _id(args["id"], "outbox"), _stopped(desk.current()))
+    if found is None:
+        raise CommandError(f"no outbound message {args['id']}; `mail-gateway outbox list --all` shows them")
+    return found
+
+
+async def _outbox_retry(desk: Desk, args: Args) -> Any:
+    touchpoint = args.get("touchpoint")
+    if touchpoint is not None and touchpoint not in desk.current().touchpoints:
+        names = ", ".join(desk.current().touchpoints) or "none"
+        raise CommandError(f'unknown touchpoint "{touchpoint}"; there are: {names}', 2)
+    number = _id(args["id"], "outbox") if args.get("id") else None
+    retried = await desk.store.submit(outbox.retry, outbox.Retry(to_ms(datetime.now(UTC)), number, touchpoint))
+    for touchpoint_id in retried.touchpoints:
+        desk.ring(touchpoint_id)
+    if number is not None and not retried.recipients:
+        raise CommandError(
+            f"{args['id']}: no recipient waits for another attempt; `mail-gateway outbox show` tells why"
+        )
+    return retried.recipients
+
+
+def _stopped(current: Config) -> Mapping[str, str]:
+    """Return the touchpoints whose mail does not move because the admin does not want it to, and why."""
+    return {
+        touchpoint.id: "the touchpoint is not active" if not touchpoint.active else "the touchpoint is inbound only"
+        for touchpoint in current.touchpoints.values()
+        if not (touchpoint.active and touchpoint.is_outbound)
+    }
+
+
+# --- agents ----------------------------------------------------------------------------------------------------------
+
+
+async def _agent_list(desk: Desk, args: Args) -> Any:
+    stored = await desk.store.read(agents.agent_facts)
+    return [_agent(desk.current(), agent, stored.get(login)) for login, agent in desk.current().agents.items()]
+
+
+async def _agent_show(desk: Desk, args: Args) -> Any:
+    agent = _find_agent(desk, args["login"])
+    stored = await desk.store.read(agents.agent_facts)
+    return _agent(desk.current(), agent, stored.get(agent.login.lower()))
+
+
+def _find_agent(desk: Desk, login: str) -> Agent:
+    agent = desk.current().agents.get(login.lower())
+    if agent is None:
+        names = ", ".join(desk.current().agents) or "none"
+        raise CommandError(f'unknown agent "{login}"; there are: {names}', 2)
+    return agent
+
+
+def _agent(current: Config, agent: Agent, stored: agents.AgentFacts | None) -> dict[str, Any]:
+    return {
+        "login": agent.login,
+        "name": agent.name,
+        "email": agent.email or agent.login,
+        "role": agent.role,
+        "active": agent.active,
+        "has_password": bool(agent.password_hash or (stored and stored.has_stored_password)),
+        "may_write_as": [touchpoint.address for touchpoint in current.may_write_as(agent)],
+        "sees": [
+            *(queue for queue in sorted(current.queue_names) if queue in agent.ring_groups),
+            personal_queue(agent.login.lower()),
+            *([UNROUTED] if agent.role == "admin" else []),
+        ],
+        "previews": [
+            touchpoint.address for touchpoint in current.touchpoints.values() if agent.role in touchpoint.preview_roles
+        ],
+        "last_login_at": rfc3339(stored.last_login_at) if stored else None,
+        "failures": stored.failures if stored else 0,
+    }
+
+
+async def _agent_passwd(desk: Desk, args: Args) -> Any:
+    agent = _find_agent(desk, args["login"])
+    if agent.password_hash:
+        raise CommandError(
+            f"{agent.login}: password_hash stands in rules.toml and what the file says wins; "
+            "change it there, or take it out of the file and use passwd"
+        )
+    await desk.store.submit(agents.set_password, agents.NewPassword(agent.login.lower(), args["hash"]))
+    desk.forget_logins(agent.login)
+    return None
+
+
+# --- the daemon ------------------------------------------------------------------------------------------------------
+
+
+async def _reload(desk: Desk, args: Args) -> Any:
+    assert desk.reload is not None
+    try:
+        changes = await desk.reload()
+    except ConfigError as error:
+        return {"refused": True, "lines": ["refused, nothing was changed:", *map(str, error.problems)]}
+    warnings = [str(problem) for problem in desk.current().problems]
+    return {"refused": False, "lines": [*(changes.lines() or ["nothing changed"]), *warnings]}
+
+
+async def _status(desk: Desk, args: Args) -> Any:
+    assert desk.health is not None
+    current, health, rulebook = desk.current(), desk.health, desk.rulebook
+    outgoing = await desk.store.read(outbox.count_open, _stopped(current))
+    waiting = await desk.store.read(conversations.count_open)
+    return {
+        "daemon": {
+            "version": version("mail-gateway"),
+            "pid": os.getpid(),
+            "started_at": rfc3339(desk.started_at),
+            "rules": {
+                "loaded_at": rfc3339(rulebook.loaded_at),
+                "error": rulebook.error,
+                "changed_on_disk": rulebook.changed_on_disk,
+            },
+        },
+        "touchpoints": [
+            _touchpoint_status(touchpoint, health, outgoing.get(touchpoint.id, {}))
+            for touchpoint in current.touchpoints.values()
+        ],
+        "queues": [
+            {"name": name, "open": count, "oldest_at": rfc3339(oldest_at), "agents": _who_sees(current, name)}
+            for name in sorted(current.queue_names | set(waiting))
+            for count, oldest_at in [waiting.get(name, (0, None))]
+        ],
+        "alarms": [
+            {
+                "id": alarm.id,
+                "touchpoint": alarm.touchpoint,
+                "since": rfc3339(alarm.since),
+                "cause": alarm.cause,
+                "action": alarm.action,
+            }
+            for alarm in health.alarms()
+        ],
+    }
+
+
+def _who_sees(current: Config, queue: str) -> list[str]:
+    return [
+        agent.login
+        for agent in current.agents.values()
+        if agent.active
+        and (
+            queue in agent.ring_groups
+            or queue == personal_queue(agent.login.lower())
+            or (queue == UNROUTED and agent.role == "admin")
+        )
+    ]
+
+
+def _touchpoint_status(touchpoint: Touchpoint, health: Health, counts: Mapping[str, int]) -> dict[str, Any]:
+    known = health.touchpoint(touchpoint.id) if touchpoint.active else TouchpointHealth(state="inactive")
+    return {
+        "id": touchpoint.id,
+        "address": touchpoint.address,
+        "name": touchpoint.name,
+        "active": touchpoint.active,
+        "connected": known.connected,
+        "state": known.state,
+        "cause": known.cause,
+        "since": rfc3339(known.since),
+        "consent_at": None,
+        "direction": touchpoint.direction,
+        "last_message_at": rfc3339(known.last_message_at),
+        "last_server_byte_at": rfc3339(known.last_server_byte_at),
+        "lag_seconds": None,
+        "unfetched": known.unfetched,
+        "queued": counts.get("queued", 0) + counts.get("sending", 0),
+        "deferred": counts.get("deferred", 0),
+        "held": counts.get("held", 0),
+        "uncertain": counts.get("uncertain", 0),
+    }

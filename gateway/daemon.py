@@ -1,0 +1,314 @@
+"""The composition root: every part, one nursery, signals, the order of stopping.
+
+    lock → store → bridge → workers → intake resumes what was `arrived` → control socket → submission → touchpoints
+
+and back in the order that loses nothing: no new submissions; attempts in flight end; sessions; workers; the asyncio
+thread; the control socket; last the store, which commits what was handed in.
+"""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from gateway import config, control, events, log, systemd
+from gateway.bridge import Bridge, BridgeLost, open_bridge
+from gateway.commands import Desk, handlers
+from gateway.config import Config
+from gateway.doorbell import Doorbell
+from gateway.errors import ConfigError, Unavailable
+from gateway.health import Health
+from gateway.inbound import mailbox
+from gateway.inbound.intake import Intake
+from gateway.model import to_ms
+from gateway.outbound import dispatcher
+from gateway.outbound.submission import SubmissionServer
+from gateway.rulebook import Rulebook
+from gateway.state import outbox
+from gateway.state.lock import StateLock
+from gateway.state.store import Store
+from gateway.supervisor import Supervisor
+from gateway.workers import WorkerPool
+
+TRY_AGAIN: Final = 75
+BAD_CONFIG: Final = 78
+
+_SWITCH_INTERVAL: Final = 0.0005  # seconds; a thread that computes must not keep the writer from its next statement
+_DRAIN: Final = 20.0  # seconds for submissions and attempts in flight; systemd waits for 90
+_WATCHDOG_PATIENCE: Final = 10.0  # seconds for the asyncio thread to answer
+_SLOW_DISK: Final = 10.0  # seconds in one batch: worth a line in the log
+_HUNG_DISK: Final = 300.0  # seconds in one batch: a disk that will not answer; systemd may restart us
+
+
+def main(config_path: Path) -> int:
+    """Run the daemon until it is told to stop; return the exit code."""
+    try:
+        gateway = config.load_gateway(config_path)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        return BAD_CONFIG
+    log.set_up(gateway.log.level, gateway.log.format)
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    try:
+        lock = StateLock(gateway.state_dir)
+    except Unavailable as error:
+        print(f"mail-gateway: {error}", file=sys.stderr)
+        return TRY_AGAIN
+    try:
+        rulebook = Rulebook.open(config_path, gateway)
+        daemon = Daemon(rulebook)
+        store = Store.open(gateway.state_dir / "gateway.db", on_fatal=daemon.store_broke)
+        try:
+            return trio.run(daemon.run, store)
+        finally:
+            store.close()
+            events.say("stopped")
+    except ConfigError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        return BAD_CONFIG
+    except (Unavailable, BridgeLost) as error:
+        events.fail("cannot-run", cause=str(error))
+        return TRY_AGAIN
+    finally:
+        lock.release()
+
+
+class Daemon:
+    """One run. Everything here happens on the Trio thread, but for `store_broke`."""
+
+    def __init__(self, rulebook: Rulebook) -> None:
+        self._rulebook = rulebook
+        self._started_at = datetime.now(UTC)
+        self._broken: str | None = None
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._stop = trio.Event()
+        self._everything = trio.CancelScope()
+
+    def store_broke(self, reason: str) -> None:
+        """The writer can never commit again (called from its thread): end, so that a fresh process reads the disk."""
+        self._broken = reason
+        if self._token is not None:
+            self._token.run_sync_soon(self._everything.cancel)
+
+    def _current(self) -> Config:
+        return self._rulebook.config
+
+    async def run(self, store: Store) -> int:
+        self._token = trio.lowlevel.current_trio_token()
+        events.say(
+            "starting",
+            version=version("mail-gateway"),
+            python=sys.version.split()[0],
+            sqlite=sqlite3.sqlite_version,
+            schema=list(store.migrations_run) or None,
+            orphans_swept=store.swept or None,
+        )
+        with self._everything:
+            async with open_bridge() as bridge, trio.open_nursery() as nursery:
+                await self._live(store, bridge, nursery)
+                nursery.cancel_scope.cancel()
+        if self._broken is not None:
+            events.fail("store-broken", cause=self._broken)
+            return TRY_AGAIN
+        return 0
+
+    async def _live(self, store: Store, bridge: Bridge, nursery: trio.Nursery) -> None:
+        self._bridge, self._store = bridge, store
+        self._health = Health(lambda: datetime.now(UTC))
+        self._doorbell = Doorbell()
+        self._workers = WorkerPool()
+        self._supervisor = Supervisor(nursery, self._health)
+        self._intake = Intake(store, self._current)
+        self._submission = SubmissionServer(self._current, store, self._workers, self._doorbell.ring)
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            nursery.start_soon(self._heed, signals)
+            await self._recover()
+            desk = Desk(
+                current=self._current,
+                store=store,
+                health=self._health,
+                rulebook=self._rulebook,
+                started_at=self._started_at,
+                ring=self._doorbell.ring,
+                reload=self._reload,
+                forget_logins=self._submission.passwords.forget,
+            )
+            await nursery.start(control.serve, control.socket_path(self._gateway.state_dir), handlers(desk))
+            await bridge.call(self._submission.start, systemd.listening_sockets().get("submission"))
+            self._report_rules()
+            await self._set_touchpoints()
+            nursery.start_soon(self._intake.run)
+            nursery.start_soon(self._watch)
+            systemd.notify(READY=1, STATUS=f"{len(self._supervisor.running())} sessions")
+            events.say("ready", listening=[str(address) for address in self._submission.addresses])
+            await self._stop.wait()
+            systemd.notify(STOPPING=1)
+            events.say("stopping")
+            await self._drain()
+
+    @property
+    def _gateway(self) -> config.GatewayFile:
+        return self._rulebook.config.gateway
+
+    async def _recover(self) -> None:
+        """What the last run left half done: attempts that may have been heard, mail that was not yet routed."""
+        uncertain = await self._store.submit(outbox.recover, to_ms(datetime.now(UTC)))
+        if uncertain:
+            events.warn("uncertain-after-restart", recipients=uncertain)
+        await self._intake.resume()
+
+    # --- touchpoints -------------------------------------------------------------------------------------------------
+
+    async def _set_touchpoints(self) -> None:
+        """Make the running tasks those that the configuration wants; what did not change is not touched."""
+        wanted = {
+            (touchpoint.id, kind): settings
+            for touchpoint in self._current().touchpoints.values()
+            if touchpoint.active
+            for kind, settings in _sessions(touchpoint)
+        }
+        for touchpoint_id, kind in self._supervisor.running():
+            settings = wanted.get((touchpoint_id, kind))
+            if settings is None or not self._supervisor.has(touchpoint_id, kind, settings):
+                await self._supervisor.stop(touchpoint_id, kind)
+        known = self._current().touchpoints
+        for (touchpoint_id, kind), settings in wanted.items():
+            if not self._supervisor.has(touchpoint_id, kind, settings):
+                self._start(known[touchpoint_id], kind, settings)
+        for touchpoint_id in self._health.known():
+            if touchpoint_id not in known or not known[touchpoint_id].active:
+                self._health.forget(touchpoint_id)
+
+    def _start(self, touchpoint: config.Touchpoint, kind: str, settings: object) -> None:
+        if kind == "inbound":
+
+            async def run() -> None:
+                await mailbox.run(
+                    touchpoint,
+                    bridge=self._bridge,
+                    store=self._store,
+                    intake=self._intake,
+                    current=self._current,
+                    health=self._health,
+                )
+        else:
+
+            async def run() -> None:
+                await dispatcher.run(
+                    touchpoint,
+                    bridge=self._bridge,
+                    store=self._store,
+                    current=self._current,
+                    doorbell=self._doorbell,
+                    health=self._health,
+                )
+
+        self._supervisor.start(touchpoint.id, kind, settings, run)
+
+    # --- signals -----------------------------------------------------------------------------------------------------
+
+    async def _heed(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                await self._reload()
+            elif not self._stop.is_set():
+                self._stop.set()
+            else:
+                events.warn("stopping-at-once")
+                self._everything.cancel()
+
+    async def _reload(self) -> config.Changes:
+        """Take the edited files into use, or change nothing. Raises ConfigError with all problems."""
+        systemd.notify_reloading()
+        try:
+            changes = await trio.to_thread.run_sync(self._rulebook.reload)
+        except ConfigError as error:
+            self._report_rules()
+            for problem in error.problems:
+                events.fail("reload-refused", problem=str(problem))
+            raise
+        finally:
+            systemd.notify(READY=1)
+        self._report_rules()
+        self._bridge.loop.call_soon_threadsafe(self._submission.apply, self._current())
+        await self._set_touchpoints()
+        for touchpoint_id in self._current().touchpoints:
+            self._doorbell.ring(touchpoint_id)
+        events.say("reloaded", changes=[str(line) for line in changes.lines()])
+        return changes
+
+    def _report_rules(self) -> None:
+        if self._rulebook.error is None:
+            self._health.clear(None, "rules")
+            return
+        self._health.alarm(
+            None,
+            "rules",
+            f"rules.toml is refused: {self._rulebook.error.splitlines()[0]}",
+            "mend the file (mail-gateway check), then: mail-gateway reload",
+        )
+
+    # --- watching over ourselves -------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Tell systemd that we live, as long as all three threads do; say when the disk is slow."""
+        interval = systemd.watchdog_interval()
+        period = min(5.0, interval.total_seconds()) if interval else 5.0
+        slow = False
+        while True:
+            await trio.sleep(period)
+            busy = self._store.busy_seconds
+            if busy > _SLOW_DISK and not slow:
+                events.warn("slow-disk", cause=f"the store has waited {busy:.0f} s for one commit")
+            slow = busy > _SLOW_DISK
+            if await self._bridge.ping(_WATCHDOG_PATIENCE) and busy < _HUNG_DISK:
+                systemd.notify(WATCHDOG=1)
+
+    # --- stopping ----------------------------------------------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        with trio.move_on_after(_DRAIN) as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._bridge.call, self._submission.close, _DRAIN / 2)
+                nursery.start_soon(self._supervisor.stop_all, "inbound")
+                nursery.start_soon(self._supervisor.stop_all, "outbound")
+        if scope.cancelled_caught:
+            events.warn("drain-cut", cause=f"not everything ended within {_DRAIN:.0f} s; nothing accepted is lost")
+        await self._bridge.call(self._workers.close)
+
+
+def _sessions(touchpoint: config.Touchpoint) -> list[tuple[str, object]]:
+    """Return (kind, settings) of each session that an active touchpoint wants; equal settings keep their session."""
+    wanted: list[tuple[str, object]] = []
+    if touchpoint.is_inbound:
+        wanted.append(("inbound", config.inbound_settings(touchpoint)))
+    if touchpoint.is_outbound:
+        wanted.append(("outbound", config.outbound_settings(touchpoint)))
+    return wanted
+
+
+@asynccontextmanager
+async def offline_desk(config_path: Path) -> AsyncIterator[Desk]:
+    """Open the store while no daemon runs, under the daemon's own lock; for commands."""
+    gateway = config.load_gateway(config_path)
+    lock = StateLock(gateway.state_dir)
+    try:
+        rulebook = Rulebook.open(config_path, gateway)
+        store = Store.open(gateway.state_dir / "gateway.db")
+        try:
+            yield Desk.offline(rulebook, store)
+        finally:
+            store.close()
+    finally:
+        lock.release()

@@ -1,0 +1,74 @@
+"""The configuration in force: what was loaded, when, what is wrong with the file, and the last good copy.
+
+At start a bad rules.toml does not stop the mail: the last good copy runs, kept in state_dir with the files it names.
+Reload is atomic: everything is read, parsed and compiled first, then one reference is swapped.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from gateway import config
+from gateway.config import Changes, Config
+from gateway.errors import ConfigError
+
+_COPY: Final = "last-good"
+
+
+class Rulebook:
+    """Holds the current `Config`. `error`: why the file on disk is not in force, or None."""
+
+    def __init__(self, config_path: Path, current: Config, error: str | None) -> None:
+        self._path = config_path
+        self.config = current
+        self.error = error
+        self.loaded_at = datetime.now(UTC)
+        self._seen = self._stamp()
+
+    @classmethod
+    def open(cls, config_path: Path, gateway: config.GatewayFile) -> Rulebook:
+        """Load both files; with a bad rules.toml the last good copy, else no rules at all. Raises ConfigError only
+        for gateway.toml."""
+        copy = gateway.state_dir / _COPY
+        try:
+            current = config.load(config_path)
+        except ConfigError as error:
+            if any(problem.file.absolute() == config_path.absolute() for problem in error.problems):
+                raise
+            if (copy / "rules.toml").exists():
+                return cls(config_path, config.load_snapshot(copy, config_path), str(error))
+            return cls(config_path, config.without_rules(config_path), str(error))
+        config.snapshot(current, copy)
+        return cls(config_path, current, None)
+
+    def reload(self) -> Changes:
+        """Load both files anew and swap. Raises ConfigError, with nothing changed. Blocking: call it in a thread."""
+        try:
+            new = config.load(self._path)
+        except ConfigError as error:
+            self.error = str(error)
+            self._seen = self._stamp()
+            raise
+        changes = config.diff(self.config, new)
+        config.snapshot(new, new.gateway.state_dir / _COPY)
+        self.config, self.error, self.loaded_at = new, None, datetime.now(UTC)
+        self._seen = self._stamp()
+        return changes
+
+    @property
+    def changed_on_disk(self) -> bool:
+        """Whether gateway.toml or rules.toml was edited since we last looked."""
+        return self._stamp() != self._seen
+
+    def _stamp(self) -> tuple[tuple[int, int] | None, ...]:
+        return tuple(_stamp_of(path) for path in (self._path, self.config.gateway.rules))
+
+
+def _stamp_of(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
