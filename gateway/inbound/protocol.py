@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -65,7 +66,7 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
     """One connection. `greeting` resolves with the first response; `execute` runs one command.
 
     `is_stirred` says that the server has mentioned another number of messages (EXISTS) since `calm`; that is noticed
-    at any time, also in the middle of another command. `heard_at`: when the last byte came, by the loop's clock.
+    at any time, also in the middle of another command. `heard_at`: when the last byte came (time.monotonic).
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, literal_bytes: int) -> None:
@@ -79,8 +80,9 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
         self.lost: asyncio.Future[None] = loop.create_future()
         self.cause: Unavailable | None = None  # why the connection is of no use any more
         self.exists = 0
-        self.heard_at = loop.time()
+        self.heard_at = time.monotonic()
         self.goodbye: str | None = None  # the text of BYE
+        self._leaving = False  # what is written may still go out
 
     # --- asyncio's side ----------------------------------------------------------------------------------------------
 
@@ -89,7 +91,7 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
         self.state = aioimaplib.CONNECTED
 
     def data_received(self, data: bytes) -> None:
-        self.heard_at = self.loop.time()
+        self.heard_at = time.monotonic()
         try:
             for response in self._framer.feed(data):
                 self._receive(response)
@@ -119,8 +121,9 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
                 waiting.set_exception(self.cause)
                 waiting.exception()  # seen: nobody may be waiting, and that is no reason for a warning
         self._stir.set()
-        if self.transport is not None:
-            cast(Any, self.transport).abort()
+        transport = cast(Any, self.transport)
+        if transport is not None and not self._leaving:
+            transport.abort()
 
     # --- responses ---------------------------------------------------------------------------------------------------
 
@@ -259,6 +262,7 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
         transport = cast(Any, self.transport)
         if self.cause is None and transport is not None:
             self.cause = Unavailable("we have left")
+            self._leaving = True
             done = b"DONE\r\n" if self._command is not None and self._command.name == "IDLE" else b""
             transport.write(done + self.new_tag().encode() + b" LOGOUT\r\n")
             transport.close()
@@ -296,11 +300,11 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
         return self._command
 
     async def _wait(self, answer: asyncio.Future[Answer], quiet: float, total: float, name: str) -> None:
-        deadline = self.loop.time() + total
-        asked_at = self.loop.time()
+        asked_at = time.monotonic()
         while not answer.done():
-            silence = self.loop.time() - max(asked_at, self.heard_at)
-            left = min(quiet - silence, deadline - self.loop.time())
+            now = time.monotonic()
+            silence = now - max(asked_at, self.heard_at)
+            left = min(quiet - silence, asked_at + total - now)
             if left <= 0:
                 raise Unavailable(f"no answer to {name} within {total if silence < quiet else quiet:.0f} seconds")
             await asyncio.wait((answer,), timeout=left)

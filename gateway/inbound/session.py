@@ -13,13 +13,15 @@ import contextlib
 import errno
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
+from gateway.config import Server
 from gateway.errors import Unavailable
 from gateway.events import clean
 from gateway.inbound import fetch
@@ -54,18 +56,6 @@ class NotGiven(Unavailable):
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where and how to reach a provider's IMAP server. `scheme`: imaps, imap (STARTTLS) or imap+insecure."""
-
-    scheme: str
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
 class Selected:
     """A folder as it was when selected. `uidnext`: None where the server does not say."""
 
@@ -88,7 +78,7 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
 
 
 async def connect(
-    endpoint: Endpoint,
+    server: Server,
     tls: ssl.SSLContext | None,
     login: str,
     password: str,
@@ -103,11 +93,11 @@ async def connect(
     """
     loop = asyncio.get_running_loop()
     wire = Wire(loop, literal_bytes)
-    session = Session(wire, endpoint, answer_seconds)
+    session = Session(wire, server, answer_seconds)
     try:
-        await _open(loop, wire, endpoint, tls, connect_seconds)
+        await _open(loop, wire, server, tls, connect_seconds)
         await session._greet(connect_seconds)
-        if endpoint.scheme == "imap":
+        if server.scheme == "imap":
             assert tls is not None, "imap needs a TLS context for STARTTLS"
             await session._start_tls(loop, tls, connect_seconds)
         await session._log_in(login, password)
@@ -118,15 +108,15 @@ async def connect(
 
 
 async def _open(
-    loop: asyncio.AbstractEventLoop, wire: Wire, endpoint: Endpoint, tls: ssl.SSLContext | None, seconds: float
+    loop: asyncio.AbstractEventLoop, wire: Wire, server: Server, tls: ssl.SSLContext | None, seconds: float
 ) -> None:
     secure: dict[str, Any] = {}
-    if endpoint.scheme == "imaps":
+    if server.scheme == "imaps":
         assert tls is not None, "imaps needs a TLS context"
-        secure = {"ssl": tls, "server_hostname": endpoint.host, "ssl_handshake_timeout": seconds}
-    with _explained(endpoint):
+        secure = {"ssl": tls, "server_hostname": server.host, "ssl_handshake_timeout": seconds}
+    with _explained(server):
         async with asyncio.timeout(seconds):
-            transport, _ = await loop.create_connection(lambda: wire, endpoint.host, endpoint.port, **secure)
+            transport, _ = await loop.create_connection(lambda: wire, server.host, server.port, **secure)
     _keep_alive(transport.get_extra_info("socket"))
 
 
@@ -143,9 +133,9 @@ def _keep_alive(sock: Any) -> None:
 class Session:
     """A logged-in connection. Any time-out, cancellation or protocol error ends it; then every method raises."""
 
-    def __init__(self, wire: Wire, endpoint: Endpoint, answer_seconds: float) -> None:
+    def __init__(self, wire: Wire, server: Server, answer_seconds: float) -> None:
         self._wire = wire
-        self._endpoint = endpoint
+        self._server = server
         self._answer_seconds = answer_seconds
         self.capabilities: frozenset[str] = frozenset()
         self._told: frozenset[str] | None = None  # capabilities that the server volunteered since we last asked
@@ -163,8 +153,7 @@ class Session:
     @property
     def last_byte_at(self) -> datetime:
         """When the server last said anything. Safe to read from another thread."""
-        silence = self._wire.loop.time() - self._wire.heard_at
-        return datetime.fromtimestamp(datetime.now(UTC).timestamp() - silence, UTC)
+        return datetime.now(UTC) - timedelta(seconds=time.monotonic() - self._wire.heard_at)
 
     # --- coming in ---------------------------------------------------------------------------------------------------
 
@@ -180,32 +169,32 @@ class Session:
                 ) from None
         kind = line[2:].split(b" ", 1)[0].upper()
         if kind == b"BYE":
-            raise Unavailable(f"{self._endpoint} turned us away: {clean(fetch.human_text(line[2:]))}; we try again")
+            raise Unavailable(f"{self._server} turned us away: {clean(fetch.human_text(line[2:]))}; we try again")
         if kind == b"PREAUTH":
             # With a password at hand, a session that is somebody's already is never what we meant; before
             # STARTTLS it is how a man in the middle keeps us from it (RFC 9051 §11.1)
-            raise Unavailable(f"{self._endpoint} greets with PREAUTH, without asking who we are; check host and port")
+            raise Unavailable(f"{self._server} greets with PREAUTH, without asking who we are; check host and port")
         if kind != b"OK":
-            raise Unavailable(f"{self._endpoint} does not greet like an IMAP server; check host, port and scheme")
+            raise Unavailable(f"{self._server} does not greet like an IMAP server; check host, port and scheme")
         self._hear_capabilities(line)
 
     async def _start_tls(self, loop: asyncio.AbstractEventLoop, tls: ssl.SSLContext, seconds: float) -> None:
         await self._learn_capabilities()
         if "STARTTLS" not in self.capabilities:
             raise Unavailable(
-                f"{self._endpoint} offers no STARTTLS, and a password never travels in the clear; try imaps://"
+                f"{self._server} offers no STARTTLS, and a password never travels in the clear; try imaps://"
             )
         answer = await self._run("STARTTLS")
         if not answer.ok:
-            raise Unavailable(f"{self._endpoint} refused STARTTLS: {clean(answer.text)}; try imaps://")
+            raise Unavailable(f"{self._server} refused STARTTLS: {clean(answer.text)}; try imaps://")
         self._wire.restart_framing()
         self._told = None
-        with _explained(self._endpoint):
+        with _explained(self._server):
             plain = cast(asyncio.Transport, self._wire.transport)
-            name = self._endpoint.host
+            name = self._server.host
             secured = await loop.start_tls(plain, self._wire, tls, server_hostname=name, ssl_handshake_timeout=seconds)
         if secured is None:
-            raise Unavailable(f"{self._endpoint} closed the connection during the TLS handshake")
+            raise Unavailable(f"{self._server} closed the connection during the TLS handshake")
         self._wire.transport = secured
 
     async def _log_in(self, login: str, password: str) -> None:
@@ -213,7 +202,7 @@ class Session:
         if "AUTH=PLAIN" in self.capabilities:
             answer = await self._authenticate_plain(login, password)
         elif "LOGINDISABLED" in self.capabilities:
-            raise LoginRefused(f"{self._endpoint} takes no password here (LOGINDISABLED); use TLS or another auth")
+            raise LoginRefused(f"{self._server} takes no password here (LOGINDISABLED); use TLS or another auth")
         else:
             answer = await self._login(login, password)
         if not answer.ok:
@@ -242,15 +231,15 @@ class Session:
         text = clean(answer.text)
         lower = text.lower()
         if answer.code in _LOGIN_LATER or any(later in lower for later in _LOGIN_LATER_TEXTS):
-            return Unavailable(f"{self._endpoint} cannot log {login} in now: {text}; we try again")
-        return LoginRefused(f"{self._endpoint} refused the login of {login}: {text}; check login and password")
+            return Unavailable(f"{self._server} cannot log {login} in now: {text}; we try again")
+        return LoginRefused(f"{self._server} refused the login of {login}: {text}; check login and password")
 
     async def _learn_capabilities(self) -> None:
         """Take what the server volunteered since the state last changed, else ask."""
         if self._told is None:
             answer = await self._run("CAPABILITY", take=self._hear)
             if not answer.ok or self._told is None:
-                raise Unavailable(f"{self._endpoint} does not answer like an IMAP server; check host and port")
+                raise Unavailable(f"{self._server} does not answer like an IMAP server; check host and port")
         self.capabilities, self._told = self._told or frozenset(), None
 
     def _hear(self, response: Response) -> None:
@@ -277,10 +266,10 @@ class Session:
         answer = await self._run("EXAMINE", self._folder_argument(folder), take=take)
         if not answer.ok:
             raise Unavailable(
-                f"{self._endpoint} does not open the folder {folder!r}: {clean(answer.text)}; check `folders`"
+                f"{self._server} does not open the folder {folder!r}: {clean(answer.text)}; check `folders`"
             )
         if "uidvalidity" not in found:
-            raise Unavailable(f"{self._endpoint} gives no UIDVALIDITY for {folder!r}; it cannot be read without loss")
+            raise Unavailable(f"{self._server} gives no UIDVALIDITY for {folder!r}; it cannot be read without loss")
         return Selected(found["uidvalidity"], found.get("uidnext"), found["exists"])
 
     def _folder_argument(self, folder: str) -> str:
@@ -298,6 +287,11 @@ class Session:
         """Return the UIDs of messages with an INTERNALDATE on or after `day` (the server's calendar), ascending."""
         return await self._search(f"SINCE {day.day}-{_MONTHS[day.month - 1]}-{day.year}")
 
+    async def present(self, uids: Sequence[int]) -> list[int]:
+        """Return those of `uids` (ascending) that the folder still has, whether or not the server can show them."""
+        wanted = set(uids)
+        return [uid for uid in await self._search(f"UID {_uid_argument(uids)}") if uid in wanted]
+
     async def _search(self, criteria: str) -> list[int]:
         found: list[int] = []
 
@@ -307,7 +301,7 @@ class Session:
         form = ("RETURN (ALL)", criteria) if "ESEARCH" in self.capabilities else (criteria,)
         answer = await self._run("SEARCH", *form, by_uid=True, take=take, total=600)
         if not answer.ok:
-            raise Unavailable(f"{self._endpoint} did not list the folder: {clean(answer.text)}; we try again")
+            raise Unavailable(f"{self._server} did not list the folder: {clean(answer.text)}; we try again")
         return sorted(set(found))
 
     async def listed_above(self, uid: int) -> list[Listed]:
@@ -348,13 +342,13 @@ class Session:
             if item.uid in wanted and (item.uid not in found or item.raw is not None):
                 found[item.uid] = item
         if not found and not answer.ok:  # with some of them in hand, the others are looked into one by one
-            raise NotGiven(f"{self._endpoint} does not give messages: {clean(answer.text)}")
+            raise NotGiven(f"{self._server} does not give messages: {clean(answer.text)}")
         return [found[uid] for uid in uids if uid in found]
 
     async def _fetch(self, uids: str, items: str, read: Callable[[Response], T | None], expected: int = 0) -> list[T]:
         found, answer = await self._ask_for(uids, items, read, expected)
         if not answer.ok:
-            raise Unavailable(f"{self._endpoint} did not list messages: {clean(answer.text)}; we try again")
+            raise Unavailable(f"{self._server} did not list messages: {clean(answer.text)}; we try again")
         return found
 
     async def _ask_for(
@@ -431,7 +425,7 @@ class Session:
         try:
             yield
         except Unavailable as error:
-            raise Unavailable(f"{self._endpoint}: {clean(str(error))}; we connect again") from error
+            raise Unavailable(f"{self._server}: {clean(str(error))}; we connect again") from error
 
 
 def _uid_of_listed(listed: Listed) -> int:
@@ -459,7 +453,7 @@ def _capabilities_in(line: bytes) -> frozenset[str] | None:
 
 
 @contextlib.contextmanager
-def _explained(endpoint: Endpoint) -> Iterator[None]:
+def _explained(server: Server) -> Iterator[None]:
     """Map what can go wrong while connecting to one line with cause and remedy."""
     try:
         yield
@@ -467,40 +461,40 @@ def _explained(endpoint: Endpoint) -> Iterator[None]:
         raise
     except TimeoutError:
         raise Unavailable(
-            f"{endpoint} did not answer in time; check host and port, and that no firewall drops the connection"
+            f"{server} did not answer in time; check host and port, and that no firewall drops the connection"
         ) from None
     except ssl.SSLCertVerificationError as error:
-        raise Unavailable(_certificate_trouble(endpoint, error)) from None
+        raise Unavailable(_certificate_trouble(server, error)) from None
     except ssl.SSLError as error:
         reason = (error.reason or str(error)).replace("_", " ").lower()
         raise Unavailable(
-            f"{endpoint}: no TLS connection ({reason}); check that the port speaks TLS at once (imaps) "
+            f"{server}: no TLS connection ({reason}); check that the port speaks TLS at once (imaps) "
             "or after STARTTLS (imap)"
         ) from None
     except socket.gaierror as error:
         raise Unavailable(
-            f"{endpoint.host} cannot be found ({error.strerror}); check the host name and this machine's DNS"
+            f"{server.host} cannot be found ({error.strerror}); check the host name and this machine's DNS"
         ) from None
     except ConnectionRefusedError:
-        raise Unavailable(f"{endpoint} refused the connection; check host and port, or the server is down") from None
+        raise Unavailable(f"{server} refused the connection; check host and port, or the server is down") from None
     except OSError as error:
         reason = error.strerror or str(error) or errno.errorcode.get(error.errno or 0, "unknown")
-        raise Unavailable(f"{endpoint} cannot be reached: {reason}; check host, port and network") from None
+        raise Unavailable(f"{server} cannot be reached: {reason}; check host, port and network") from None
 
 
-def _certificate_trouble(endpoint: Endpoint, error: ssl.SSLCertVerificationError) -> str:
+def _certificate_trouble(server: Server, error: ssl.SSLCertVerificationError) -> str:
     # X509_V_ERR_*: 10 expired, 9 not yet valid, 62 name, 18 to 21 and 2 an unknown issuer
-    host = endpoint.host
+    host = server.host
     match error.verify_code:
         case 10:
-            return f"{endpoint}: the server's certificate has expired; the provider must renew it (or check our clock)"
+            return f"{server}: the server's certificate has expired; the provider must renew it (or check our clock)"
         case 9:
-            return f"{endpoint}: the server's certificate is not yet valid; check this machine's clock"
+            return f"{server}: the server's certificate is not yet valid; check this machine's clock"
         case 62 | 64:
-            return f"{endpoint}: the server's certificate is not for {host}; use the host name that the certificate has"
+            return f"{server}: the server's certificate is not for {host}; use the host name that the certificate has"
         case 2 | 18 | 19 | 20 | 21:
             return (
-                f"{endpoint}: nobody we trust has issued the server's certificate; "
+                f"{server}: nobody we trust has issued the server's certificate; "
                 "name a private authority in `ca_file`, or check for an interception of TLS"
             )
-    return f"{endpoint}: the server's certificate is not acceptable: {error.verify_message}"
+    return f"{server}: the server's certificate is not acceptable: {error.verify_message}"

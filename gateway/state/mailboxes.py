@@ -60,18 +60,29 @@ def find_folder(db: sqlite3.Connection, touchpoint: str, folder: str) -> Folder 
     return Folder(*row) if row else None
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A folder that is watched for the first time. `wanted`: UIDs up to the cursor that belong to its history."""
+
+    folder: Folder
+    wanted: tuple[int, ...] = ()
+
+
 @each
-def open_folder(db: sqlite3.Connection, folder: Folder) -> Folder:
+def open_folder(db: sqlite3.Connection, opening: Opening) -> Folder:
     """Record where the history of a folder begins, unless that is known already; return what stands."""
+    folder = opening.folder
+    known = find_folder(db, folder.touchpoint, folder.folder)
+    if known is not None:
+        return known
     db.execute(
-        "INSERT OR IGNORE INTO folder"
-        " (touchpoint, folder, uidvalidity, cursor, skipped, first_watched_at, history_from)"
+        "INSERT INTO folder (touchpoint, folder, uidvalidity, cursor, skipped, first_watched_at, history_from)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
         astuple(folder),
     )
-    found = find_folder(db, folder.touchpoint, folder.folder)
-    assert found is not None
-    return found
+    place, at = (folder.touchpoint, folder.folder, folder.uidvalidity), folder.first_watched_at
+    insert_many(db, _UNFETCHED, [(*place, uid, 0, "history", 0, at, at) for uid in opening.wanted])
+    return folder
 
 
 # --- arrivals (T1) ---------------------------------------------------------------------------------------------------
@@ -219,13 +230,13 @@ def pass_over(db: sqlite3.Connection, passage: Passage) -> None:
 
 
 def owed_now(
-    db: sqlite3.Connection, touchpoint: str, folder: str, uidvalidity: int, now_ms: int, limit: int
+    db: sqlite3.Connection, touchpoint: str, folder: str, uidvalidity: int, now_ms: int, largest: int, limit: int
 ) -> tuple[Owed, ...]:
-    """Return what is due for another try, in order of UID."""
+    """Return what is due for another try, in order of UID; also what was too large and is not any more."""
     rows = db.execute(
         "SELECT uid, size, reason, tries, next_at FROM unfetched WHERE touchpoint = ? AND folder = ?"
-        " AND uidvalidity = ? AND next_at <= ? ORDER BY uid LIMIT ?",
-        (touchpoint, folder, uidvalidity, now_ms, limit),
+        " AND uidvalidity = ? AND (next_at <= ? OR (next_at IS NULL AND size <= ?)) ORDER BY uid LIMIT ?",
+        (touchpoint, folder, uidvalidity, now_ms, largest, limit),
     )
     return tuple(Owed(*row) for row in rows)
 
