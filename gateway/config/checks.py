@@ -14,6 +14,7 @@ from typing import Any
 from gateway.config import content, pending, reach
 from gateway.config.document import Document
 from gateway.config.draft import Draft, Entry
+from gateway.config.files import why_unreadable
 from gateway.config.positions import Path
 from gateway.config.rules_file import Touchpoint
 from gateway.config.secrets import SecretRef
@@ -109,8 +110,7 @@ def _check_pair(document: Document, section: str, certificate: FilePath, key: Fi
             )
         except OSError as error:
             readable = False
-            reason = (error.strerror or str(error)).lower()
-            yield document.problem((section, name), f"{name} {path} cannot be read: {reason}")
+            yield document.problem((section, name), f"{name} {path} {why_unreadable(error)}")
     if not readable:
         return
     try:
@@ -378,8 +378,7 @@ def _check_secrets(document: Document, secrets: Iterator[tuple[SecretRef | None,
         except PermissionError:
             continue  # the daemon may be allowed what whoever runs `check` is not
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            yield document.problem(path, f"the secret {secret} cannot be read: {reason}", Severity.WARNING)
+            yield document.problem(path, f"{file} {why_unreadable(error)}", Severity.WARNING)
             continue
         if mode & 0o004:
             yield document.problem(
@@ -397,7 +396,7 @@ def _not_in_force(document: Document, table: Mapping[str, tuple[Any, ...]]) -> I
 
 def _pending_keys(value: Any, table: Mapping[str, tuple[Any, ...]], path: Path, key: str) -> Iterator[tuple[Path, str]]:
     if key in table:
-        if value not in table[key]:
+        if value not in ({}, *table[key]):
             yield path, key
     elif isinstance(value, list):
         for index, each in enumerate(value):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.config import positions
+from gateway.config.files import why_unreadable
 from gateway.errors import Problem, Severity
 
 LARGEST_BYTES = 8 * 1024 * 1024  # ten thousand rules are 2 MB
@@ -92,14 +93,13 @@ def _explain(path: Path, text: str, reason: str) -> Problem:
     return Problem(path, line, f"not TOML: {reason[:1].lower()}{reason[1:]}")
 
 
-def read_text(path: Path, shown: Path) -> str:
-    """Return the text of `path`. Raises SyntaxProblem, which names it `shown`."""
+def read_text(path: Path, shown: Path, remedy: str = "create it or correct the name") -> str:
+    """Return the text of `path`. Raises SyntaxProblem, which names it `shown`; `remedy`: what to do if it is missing."""
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_BYTES + 1)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise SyntaxProblem(Problem(shown, None, f"{shown} cannot be read: {reason}")) from None
+        raise SyntaxProblem(Problem(shown, None, f"{shown} {why_unreadable(error, remedy)}")) from None
     if len(content) > LARGEST_BYTES:
         raise SyntaxProblem(Problem(shown, None, f"{shown} is larger than {LARGEST_BYTES // 2**20} MiB"))
     try:

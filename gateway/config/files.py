@@ -55,7 +55,7 @@ class Files:
                 with self.where(path).open("rb") as file:
                     content = file.read(limit + 1)
             except OSError as error:
-                raise ValueError(f"{path} cannot be read: {_reason(error)}") from None
+                raise ValueError(f"{path} {why_unreadable(error)}") from None
             self.read_so_far[path] = content
         if len(content) > limit:
             raise ValueError(f"{path} is larger than {limit // 1024} KiB")
@@ -83,8 +83,16 @@ class Files:
         return Image(path, subtype, data)
 
 
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+def why_unreadable(error: OSError, remedy: str = "create it or correct the name") -> str:
+    """Return what stands behind the name of a file that cannot be read."""
+    match error:
+        case FileNotFoundError() | NotADirectoryError():
+            return f"does not exist; {remedy}"
+        case PermissionError():
+            return "cannot be read by this user; look at its owner and mode"
+        case IsADirectoryError():
+            return "is a directory; name a file"
+    return f"cannot be read: {(error.strerror or str(error)).lower()}"
 
 
 def image_type(data: bytes) -> str | None:

@@ -77,6 +77,10 @@ SubmissionListener = Annotated[Listener, PlainValidator(partial(parse_listener, 
 ImapListener = Annotated[Listener, PlainValidator(partial(parse_listener, protocol="imap"))]
 
 
+_SUBMISSION_LISTENERS = ("smtps://:465", "smtp://:587")
+_IMAP_LISTENERS = ("imaps://:993",)
+
+
 def _with_default_listeners(data: Any, *listeners: str) -> Any:
     """Without a certificate there is no TLS, and without TLS we do not listen unless told exactly how."""
     if isinstance(data, dict) and "listen" not in data and data.get("certificate"):
@@ -96,7 +100,7 @@ class Submission(Model):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, data: Any) -> Any:
-        return _with_default_listeners(data, "smtps://:465", "smtp://:587")
+        return _with_default_listeners(data, *_SUBMISSION_LISTENERS)
 
 
 class ImapAccess(Model):
@@ -109,7 +113,7 @@ class ImapAccess(Model):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, data: Any) -> Any:
-        return _with_default_listeners(data, "imaps://:993")
+        return _with_default_listeners(data, *_IMAP_LISTENERS)
 
 
 class Http(Model):
@@ -223,5 +227,11 @@ class GatewayFile(Model):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, data: Any, info: ValidationInfo) -> Any:
-        """Also the default of `rules` lies beside the file."""
-        return {"rules": "rules.toml"} | data if isinstance(data, dict) and info.context else data
+        """The default of `rules` lies beside the file, and [imap] has the certificate of [submission]."""
+        if not isinstance(data, dict) or not info.context:
+            return data
+        filled = {"rules": "rules.toml"} | data
+        submission, imap = filled.get("submission"), filled.get("imap", {})
+        if isinstance(submission, dict) and isinstance(imap, dict) and submission.get("certificate"):
+            filled["imap"] = {"listen": list(_IMAP_LISTENERS)} | imap
+        return filled

@@ -27,6 +27,8 @@ from gateway.errors import ConfigError, Problem, Severity
 
 M = TypeVar("M", bound=Model)
 
+_NO_RULES = "create it (an empty one will do to begin with), or correct `rules` in gateway.toml"
+
 
 @dataclass(frozen=True)
 class Config:
@@ -170,7 +172,7 @@ class _Loader:
 
     def read_gateway(self) -> GatewayFile:
         """Return gateway.toml, with defaults where it is wrong (which is then among the problems)."""
-        document = self._open(self.path, self.path)
+        document = self._open(self.path, self.path, "create it, or name another with --config or MAIL_GATEWAY_CONFIG")
         if document is None:
             return GatewayFile.model_validate({}, context=self._context(self.path))
         self.gateway_document = document
@@ -184,7 +186,7 @@ class _Loader:
         draft = Draft(gateway=gateway, gateway_document=self.gateway_document, files=self.files, now=self.now)
         if self.gateway_document is None and not path.exists():
             return draft  # where the rules are is not known as long as gateway.toml cannot be read
-        document = self._open(self.files.where(path), path)
+        document = self._open(self.files.where(path), path, _NO_RULES)
         if document is None:
             return draft
         self.files.read_so_far[path] = document.text.encode()
@@ -241,9 +243,9 @@ class _Loader:
     def _context(self, path: Path) -> dict[str, Any]:
         return {"directory": path.absolute().parent, "files": self.files}
 
-    def _open(self, path: Path, shown: Path) -> Document | None:
+    def _open(self, path: Path, shown: Path, remedy: str) -> Document | None:
         try:
-            return Document(shown, read_text(path, shown))
+            return Document(shown, read_text(path, shown, remedy))
         except SyntaxProblem as error:
             self.problems.append(error.problem)
             return None

@@ -53,7 +53,8 @@ def _sentence(error: ErrorDetails, model: type[BaseModel], data: Any, shown: str
     key = show_path(path)
     match kind:
         case "extra_forbidden":
-            return f'unknown key "{path[-1]}" in {_table(path, shown)}{suggest(str(path[-1]), _keys(model, path))}'
+            hint = _elsewhere(model, path, shown) or suggest(str(path[-1]), _keys(model, path))
+            return f'unknown key "{path[-1]}" in {_table(path, shown)}{hint}'
         case "missing":
             return f'{_table(path, shown)} has no {path[-1]}; add {path[-1]} = "…"'
         case "value_error":
@@ -82,7 +83,24 @@ def show_path(path: Path) -> str:
 
 def _table(path: Path, shown: str) -> str:
     inner = show_path(path[:-1])
-    return f"{inner} of {shown}" if inner else shown
+    if not inner:
+        return shown
+    return f"{inner} of {shown}" if shown.startswith("[") else f"[{inner}]"
+
+
+def _elsewhere(model: type[BaseModel], path: Path, shown: str) -> str:
+    """Return where the key belongs when it is one of the table around or of a table beside: a header is in between,
+    or not commented in."""
+    key = path[-1]
+    if len(path) > 1 and key in keys_of(model):
+        return (
+            f"; it belongs to {shown}, above its tables" if shown.startswith("[") else "; it belongs above all tables"
+        )
+    for table, annotation in keys_of(model).items():
+        inner = model_in(annotation)
+        if inner is not None and inner is not model and key in keys_of(inner) and table != path[0]:
+            return f"; it belongs to {_table((table, key), shown)}"
+    return ""
 
 
 def _at(data: Any, path: Path) -> Any:
