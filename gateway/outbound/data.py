@@ -23,7 +23,18 @@ class DataReader:
     without the dots that it added. Above `limit` octets the content is dropped and only `size` goes on counting.
     """
 
-    __slots__ = ("_has_begun", "_held", "_limit", "_line", "_parts", "has_bare", "has_long_line", "is_eight_bit", "size")
+    __slots__ = (
+        "_has_begun",
+        "_held",
+        "_limit",
+        "_line",
+        "_parts",
+        "has_bare",
+        "has_long_line",
+        "is_dropped",
+        "is_eight_bit",
+        "size",
+    )
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -33,6 +44,7 @@ class DataReader:
         self._parts: list[bytes] = []
         self._line = 0  # octets of the line that the last piece left unfinished
         self.size = 0
+        self.is_dropped = False
         self.has_bare = False
         self.has_long_line = False
         self.is_eight_bit = False
@@ -56,8 +68,13 @@ class DataReader:
             self._keep(window[:cut])
         return None
 
+    def drop(self) -> None:
+        """Keep nothing from here on; only find the end."""
+        self.is_dropped = True
+        self._parts.clear()
+
     def message(self) -> bytes:
-        """Return the message, CRLF, and let go of it. Empty when it was too large."""
+        """Return the message, CRLF, and let go of it. Empty when it was too large or dropped."""
         parts, self._parts = self._parts, []
         return b"".join(parts)
 
@@ -72,8 +89,8 @@ class DataReader:
         self.is_eight_bit = self.is_eight_bit or not text.isascii()
         self._look_for_long_line(text)
         if self.is_oversize:
-            self._parts.clear()
-        else:
+            self.drop()
+        if not self.is_dropped:
             self._parts.append(text)
 
     def _look_for_long_line(self, text: bytes) -> None:

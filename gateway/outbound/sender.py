@@ -7,9 +7,9 @@ ignores case throughout: the standard lets a local part differ by case, no provi
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 from gateway.mime.scan import HeaderFacts
 
@@ -33,14 +33,9 @@ class Touchpoint(Protocol):
     @property
     def address(self) -> str: ...
     @property
-    def aliases(self) -> Sequence[str]: ...
-    @property
     def active(self) -> bool: ...
     @property
     def is_outbound(self) -> bool: ...
-
-
-AnyTouchpoint = TypeVar("AnyTouchpoint", bound=Touchpoint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +74,6 @@ def read_author(facts: HeaderFacts) -> str | Refusal:
     return address
 
 
-def index_addresses(touchpoints: Iterable[AnyTouchpoint]) -> dict[str, AnyTouchpoint]:
-    """Return every touchpoint under its address and its aliases, in lower case; an address goes before an alias."""
-    touchpoints = tuple(touchpoints)
-    index = {alias.lower(): touchpoint for touchpoint in touchpoints for alias in touchpoint.aliases}
-    return index | {touchpoint.address.lower(): touchpoint for touchpoint in touchpoints}
-
-
 def is_own(login: str, author: str) -> bool:
     """Has the client put the agent's own login into From, as phones do?"""
     return author.lower() == login.lower()
@@ -95,21 +83,21 @@ def decide_sender(
     author: str,
     *,
     login: str,
+    named: Touchpoint | None,
     allowed: Sequence[Touchpoint],
-    by_address: Mapping[str, Touchpoint],
     rewrites_own: bool,
     is_signed: bool,
     conversations: Collection[str] = (),
 ) -> Sender | Refusal:
     """Return the touchpoint that `author` (the address in From) stands for, or the refusal.
 
-    `allowed`: what this agent may write as, in any state; `by_address`: every touchpoint, by `index_addresses`.
-    `conversations`: ids of the touchpoints that have the conversations named by In-Reply-To and References, asked for
-    only when From is the agent's own login. A touchpoint goes before a login of the same address.
+    `named`: the touchpoint, of all there are, that has `author` as its address or alias; it goes before a login of the
+    same address. `allowed`: what this agent may write as, in any state. `conversations`: ids of the touchpoints that
+    have the conversations named by In-Reply-To and References; they count when From is the agent's own login.
     """
     usable = [touchpoint for touchpoint in allowed if touchpoint.active and touchpoint.is_outbound]
-    if touchpoint := by_address.get(author.lower()):
-        return _as_named(touchpoint, author, login, allowed, usable)
+    if named is not None:
+        return _as_named(named, author, login, allowed, usable)
     if not is_own(login, author):
         return Refusal(f"550 5.7.1 {login} may not write as {author}; {_choice(usable)}")
     if not rewrites_own:
@@ -122,10 +110,10 @@ def decide_sender(
 def _as_named(
     touchpoint: Touchpoint, author: str, login: str, allowed: Sequence[Touchpoint], usable: Sequence[Touchpoint]
 ) -> Sender | Refusal:
-    if touchpoint.id not in {one.id for one in allowed}:
-        return Refusal(f"550 5.7.1 {login} may not write as {author}; {_choice(usable)}")
     if not touchpoint.is_outbound:
         return Refusal(f"550 5.7.1 {touchpoint.address} only receives mail; {_choice(usable)}")
+    if touchpoint.id not in {one.id for one in allowed}:
+        return Refusal(f"550 5.7.1 {login} may not write as {author}; {_choice(usable)}")
     if not touchpoint.active:
         return Refusal(f"550 5.7.1 {touchpoint.address} is switched off; {_choice(usable)}")
     return Sender(touchpoint.id, author)

@@ -8,7 +8,7 @@ import smtplib
 import socket
 import ssl
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,6 +57,7 @@ class Rig:
         loop_factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
         submission: dict[str, Any] | None = None,
         workers: Any = None,
+        sockets: Sequence[socket.socket] | None = None,
     ) -> None:
         self.home = home
         self.authority = authority
@@ -75,16 +76,16 @@ class Rig:
         self._loop = loop_factory()
         self._thread = threading.Thread(target=self._loop.run_forever, name="aio")
         self._thread.start()
-        self.server = self.run(self._start, workers or NoWorkers())
+        self.server = self.run(self._start, workers or NoWorkers(), sockets)
         self._clients: list[smtplib.SMTP | socket.socket] = []
 
     def _touchpoint(self, keys: dict[str, Any]) -> dict[str, Any]:
         servers = {"imap": "imap+insecure://127.0.0.1:1", "smtp": "smtp+insecure://127.0.0.1:1"}
         return {"active": True, "password": "env:NONE", **servers, **keys}
 
-    async def _start(self, workers: Any) -> SubmissionServer:
+    async def _start(self, workers: Any, sockets: Sequence[socket.socket] | None) -> SubmissionServer:
         server = SubmissionServer(lambda: self.config, self.store, workers, self.woken.append)
-        await server.start()
+        await server.start(sockets)
         return server
 
     def reload(self) -> Config:

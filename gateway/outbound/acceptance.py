@@ -1,0 +1,164 @@
+"""The door for agents' mail: may this agent write so? Then signature and fields, then the outbox, then `250`.
+
+Three beats: gather the facts, decide in cores, write once. The reply says "queued" only after the commit. A client
+that goes away in the middle changes nothing here: what was read whole is stored, and only its 250 is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, date, datetime
+from email.utils import format_datetime
+from typing import Final, Protocol
+
+from gateway import events
+from gateway.config import Agent, Config, Touchpoint
+from gateway.mime.scan import HeaderFacts, scan
+from gateway.mime.templates import TemplateFault, render_line
+from gateway.model import Envelope, Submission, show_id
+from gateway.outbound.header import compose_from, finish_header, refuse_header
+from gateway.outbound.sender import (
+    Refusal,
+    Sender,
+    decide_sender,
+    is_own,
+    is_signed,
+    read_author,
+)
+from gateway.outbound.signature.render import context
+from gateway.rules.conversation import thread_keys
+from gateway.state import agents, outbox, raw
+from gateway.state.store import Store
+
+_NEAREST: Final = 5  # ids of References, the parent first, by which the conversation of a reply is looked for
+
+
+class Workers(Protocol):
+    """What we need of `gateway.workers.WorkerPool`."""
+
+    def run(self, function: Callable[..., object], /, *args: object, timeout: float) -> Awaitable[object]: ...
+
+
+class Acceptance:
+    """One for the whole daemon; used on the asyncio thread. `on_accepted(touchpoint)` is called after each commit."""
+
+    def __init__(
+        self,
+        current: Callable[[], Config],
+        store: Store,
+        workers: Workers,
+        on_accepted: Callable[[str], None],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._current = current
+        self._store = store
+        self._workers = workers
+        self._on_accepted = on_accepted
+        self._now = now
+        self._allowed_in: Config | None = None
+        self._allowed: dict[str, tuple[Touchpoint, ...]] = {}
+
+    async def accept(self, login: str, recipients: Sequence[str], message: bytes) -> str:
+        """Return the SMTP reply to a whole message (CRLF, unstuffed). `250` means that it is on disk.
+
+        `login`: the verified agent's, in lower case. `recipients`: at least one, each once. Raises Unavailable when
+        the store is away; then nothing is kept.
+        """
+        config = self._current()  # once: no message sees half of two configurations
+        agent = config.agents.get(login)
+        if agent is None or not agent.active:
+            return self._refuse(login, "550 5.7.1 this login has been switched off")
+        facts = scan(message)
+        if reply := refuse_header(facts):
+            return self._refuse(login, reply)
+        signed = is_signed(facts)
+        sender = await self._decide(config, agent, facts, signed)
+        if isinstance(sender, Refusal):
+            return self._refuse(login, sender.reply)
+
+        number, at = self._store.ids.next(), self._now()
+        here = at.astimezone(config.gateway.timezone)
+        touchpoint = config.touchpoints[sender.touchpoint]
+        message_id = facts.message_id or f"<{show_id(number)}@{config.gateway.hostname}>"
+        finished = finish_header(
+            message,
+            facts,
+            login=agent.login,
+            is_signed=signed,
+            from_field=None if signed else _from_field(touchpoint, agent, sender, facts, here.date()),
+            missing=_missing_fields(facts, message_id, here),
+        )
+        submission = Submission(
+            id=number,
+            touchpoint=touchpoint.id,
+            agent=agent.login,
+            # The return path is the touchpoint's, whatever the client gave, so that bounces come back to us. Also in
+            # place of the null one: read receipts are no reason for a provider to doubt the whole account.
+            envelope=Envelope(touchpoint.address, tuple(recipients), eight_bit=not finished.isascii()),
+            message_id=message_id,
+            subject=facts.subject,
+            accepted_at=at,
+            raw=finished,
+            references=_references(facts),
+        )
+        chunks = await raw.stage(self._store, number, finished)
+        await self._store.submit(outbox.accept, outbox.Accepting(submission, chunks))
+        self._on_accepted(touchpoint.id)
+        events.accepted(show_id(number), touchpoint.id, agent.login, len(finished), len(recipients), message_id)
+        return f"250 2.0.0 queued as {show_id(number)}"
+
+    async def _decide(self, config: Config, agent: Agent, facts: HeaderFacts, signed: bool) -> Sender | Refusal:
+        author = read_author(facts)
+        if isinstance(author, Refusal):
+            return author
+        conversations: tuple[str, ...] = ()
+        if is_own(agent.login, author) and (references := _references(facts)[:_NEAREST]):
+            keys = tuple(key for touchpoint in config.touchpoints for key in thread_keys(touchpoint, references))
+            conversations = await self._store.read(agents.touchpoints_of, keys)
+        return decide_sender(
+            author,
+            login=agent.login,
+            named=config.touchpoint_at(author),
+            allowed=self._may_write_as(config, agent),
+            rewrites_own=config.gateway.submission.own_address == "rewrite",
+            is_signed=signed,
+            conversations=conversations,
+        )
+
+    def _may_write_as(self, config: Config, agent: Agent) -> tuple[Touchpoint, ...]:
+        if self._allowed_in is not config:
+            self._allowed_in, self._allowed = config, {}
+        if agent.login not in self._allowed:
+            self._allowed[agent.login] = config.may_write_as(agent)
+        return self._allowed[agent.login]
+
+    def _refuse(self, login: str, reply: str) -> str:
+        events.refused_submission(login, reply)
+        return reply
+
+
+def _from_field(touchpoint: Touchpoint, agent: Agent, sender: Sender, facts: HeaderFacts, on: date) -> bytes | None:
+    """Return the From field to put in, or None to leave the client's as it is."""
+    if touchpoint.from_name == "touchpoint":
+        return compose_from(touchpoint.name, sender.address)
+    if touchpoint.from_name == "client":
+        return compose_from(facts.from_.name, sender.address) if sender.is_rewritten else None
+    try:
+        name = render_line(touchpoint.from_name, context(touchpoint, agent, subject=facts.subject, on=on))
+    except TemplateFault as fault:
+        events.warn("from-name-unusable", touchpoint=touchpoint.id, cause=str(fault))
+        name = touchpoint.name
+    return compose_from(name, sender.address)
+
+
+def _missing_fields(facts: HeaderFacts, message_id: str, at: datetime) -> bytes:
+    missing = ""
+    if not facts.has("date"):
+        missing += f"Date: {format_datetime(at)}\r\n"
+    if not facts.message_id:
+        missing += f"Message-ID: {message_id}\r\n"
+    return missing.encode()
+
+
+def _references(facts: HeaderFacts) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*facts.in_reply_to, *reversed(facts.references))))

@@ -1,0 +1,544 @@
+"""The SMTP dialog with one client: aiosmtpd's class with its own way of reading, its limits and its replies.
+
+What of aiosmtpd we keep: the protocol on a stream, session and envelope, the AUTH exchanges, HELO, RSET, NOOP, VRFY,
+HELP. What we replace, and why (LIBRARIES §3 of the design notes has the measurements):
+
+* the command loop: a timer a command and a task cancelled when the client hangs up, in mid-commit too. Here nobody
+  cancels: a lost connection is seen by the next read, and what was received whole is stored first;
+* DATA, a loop over lines: one bulk read (`data.py`);
+* MAIL and RCPT: `AUTH=<>` must be taken (RFC 4954 §5), limits, replies with enhanced codes;
+* STARTTLS through the loop, at native speed; TLS at once is done by who accepts the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from enum import Enum, auto
+from typing import Any, Final, Protocol, cast
+
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+
+from gateway import events
+from gateway.errors import Unavailable
+from gateway.outbound.data import LONGEST_LINE, DataReader
+from gateway.outbound.passwords import Login
+
+COMMAND_SECONDS: Final = 300.0  # RFC 5321 §4.5.3.2.7; also what a client has to log in, all in all
+DATA_SECONDS: Final = 300.0  # head start of a message; from then on it must come at _SLOWEST
+_SLOWEST: Final = 4096  # octets a second on average: a poor phone line, and no more than 2.5 hours for 35 MB
+_CLOSING_SECONDS: Final = 10.0  # for a client to take its last reply
+HANDSHAKE_SECONDS: Final = 30.0
+_READ_BYTES: Final = 256 * 1024
+_BUFFER_BYTES: Final = 64 * 1024
+_COMMAND_OCTETS: Final = 2048  # RFC 5321 §4.5.3.1.4 asks for 512 and lets extensions add to it
+_AUTH_OCTETS: Final = 16 * 1024  # RFC 4954 §4: 12,288 and more
+_REPLY_OCTETS: Final = 500  # RFC 5321 §4.5.3.1.5: 512 with code and CRLF
+MOST_RECIPIENTS: Final = 1000
+_MOST_ERRORS: Final = 20  # 5yz replies in one connection
+_MOST_FAILED_LOGINS: Final = 3
+_MOST_IDLE_COMMANDS: Final = 100  # NOOP, RSET, VRFY … without a message in between
+_DRAINED: Final = 8 * 1024 * 1024  # octets of a message known to be too large that we read before we hang up
+
+_DOMAIN: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"
+_ATOM: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_PATH: Final = re.compile(  # a source route in front is taken and ignored: RFC 5321 §4.1.1.3
+    rf"<(?:@[^<>: ]+:)?((?:{_ATOM}(?:\.{_ATOM})*|\"(?:[ !#-\[\]-~]|\\[ -~])*\")@(?:{_DOMAIN}|\[[A-Za-z0-9.:-]+\]))>"
+    r"(?: +(.*))?\Z"
+)
+_STATUS: Final = re.compile(r"[245]\d\d[ -][245]\.\d{1,3}\.\d{1,3} ")
+_STATUS_OF: Final = {  # for aiosmtpd's replies, which lack one: RFC 3463 by RFC 5321's code
+    "250": "2.0.0",
+    "252": "2.5.0",
+    "500": "5.5.2",
+    "501": "5.5.4",
+    "502": "5.5.1",
+    "503": "5.5.1",
+    "530": "5.7.0",
+}
+_BEFORE_TLS: Final = frozenset({"NOOP", "EHLO", "HELO", "STARTTLS", "QUIT", "RSET"})
+_IDLE: Final = frozenset({"NOOP", "EHLO", "HELO", "RSET", "VRFY", "EXPN", "HELP"})
+_NO_HOOKS: Final = object()  # aiosmtpd looks for `handle_…` here; all of ours are methods of the dialog
+
+
+def with_status(reply: str) -> str:
+    """Return `reply` with an enhanced status code (RFC 2034), which greetings and 3yz never have."""
+    code = reply[:3]
+    if code not in _STATUS_OF or _STATUS.match(reply):
+        return reply
+    return f"{code} {_STATUS_OF[code]} {reply[4:]}"
+
+
+class Listening(Protocol):
+    """What a dialog needs of the server that it belongs to."""
+
+    @property
+    def hostname(self) -> str: ...
+    @property
+    def max_message_size(self) -> int: ...
+    @property
+    def is_closing(self) -> bool: ...
+    @property
+    def tls_context(self) -> ssl.SSLContext | None: ...
+    async def log_in(self, login: bytes, password: bytes, address: str) -> Login | str: ...
+    async def still_holds(self, login: Login) -> bool: ...
+    async def accept(self, login: str, recipients: tuple[str, ...], message: bytes) -> str: ...
+    def reserve(self, octets: int) -> bool: ...
+    def release(self, octets: int) -> None: ...
+    def came(self, dialog: Dialog) -> None: ...
+    def left(self, dialog: Dialog) -> None: ...
+
+
+class Wire(asyncio.StreamReader):
+    """A stream reader that takes bytes back: what a client has sent behind the end of its message."""
+
+    _buffer: bytearray  # of the base class, which offers no way to do any of these
+
+    def unread(self, data: bytes) -> None:
+        self._buffer[:0] = data
+
+    def drop(self) -> None:
+        self._buffer.clear()
+
+    def use(self, transport: asyncio.BaseTransport) -> None:
+        """Pause and resume this one from now on."""
+        self._transport = transport
+
+    @property
+    def has_line(self) -> bool:
+        return b"\n" in self._buffer
+
+
+class _Doing(Enum):
+    WAITING = auto()  # for a command
+    READING = auto()  # a message
+    WORKING = auto()  # the client waits for us
+
+
+class Dialog(SMTP):
+    """One connection. `address`: the client's; `secure`: TLS is there already; `offers_tls`: by STARTTLS, and without
+    it neither AUTH nor mail.
+    """
+
+    _reader: Wire
+    envelope: Envelope
+    session: Session
+    transport: asyncio.Transport | None
+
+    def __init__(
+        self, server: Listening, loop: asyncio.AbstractEventLoop, address: str, *, secure: bool, offers_tls: bool
+    ) -> None:
+        super().__init__(_NO_HOOKS, hostname=server.hostname, loop=loop, data_size_limit=None, auth_required=True)
+        # aiosmtpd has no argument for the reader; initialising the stream once more gives it ours
+        wire = Wire(limit=_BUFFER_BYTES, loop=loop)
+        asyncio.StreamReaderProtocol.__init__(self, wire, self._cb_client_connected, loop=loop)
+        self.address = address
+        self._server = server
+        self._secure = secure
+        self._offers_tls = offers_tls
+        self._login: Login | None = None
+        self._replies: list[bytes] = []
+        self.is_connected = False  # stays True from then on
+        self._is_finished = self._is_over = False
+        self._errors = self._failed_logins = self._idle_commands = 0
+        self._doing = _Doing.WORKING
+        self._since = self._connected_at = loop.time()
+        self._received = 0  # octets of the message being read
+        self._reserved = 0  # of them, in the server's account of memory
+
+    # --- the connection ----------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.session = self._create_session()
+        self.session.peer = transport.get_extra_info("peername")
+        self._reset()
+        asyncio.StreamReaderProtocol.connection_made(self, transport)
+        self.transport = cast(asyncio.Transport, transport)
+        self.is_connected = True
+        self._server.came(self)
+        self._handler_coroutine = self.loop.create_task(self._handle_client())
+
+    def connection_lost(self, error: Exception | None) -> None:
+        # aiosmtpd would cancel the task here, also while it waits for the commit of a message received whole
+        asyncio.StreamReaderProtocol.connection_lost(self, error)
+        self.transport = None
+        self._leave_when_over()
+
+    def eof_received(self) -> bool:
+        # A client may send all it has, close its side and read the replies; over TLS that is not possible.
+        self._reader.feed_eof()
+        return not self._secure
+
+    def check_time(self, now: float) -> None:
+        """Hang up when the client takes too long. `now` in the loop's time; called every few seconds."""
+        if self.transport is None:
+            return
+        if self._is_finished:
+            if now > self._since + _CLOSING_SECONDS:
+                self.transport.abort()
+        elif self._doing is _Doing.WAITING:
+            begun = self._since if self._login else min(self._since, self._connected_at)
+            if now > begun + COMMAND_SECONDS:
+                self.hang_up("421 4.4.2 you have been silent for too long")
+        elif self._doing is _Doing.READING and now > self._since + DATA_SECONDS + self._received / _SLOWEST:
+            self.hang_up("421 4.4.2 the message comes too slowly")
+
+    def hang_up(self, reply: str) -> None:
+        """Say `reply` and close. What is being worked on goes on to its end."""
+        if self.transport is not None:
+            self._since = self.loop.time()
+            self._is_finished = True
+            self.transport.write(b"".join(self._replies) + reply.encode("ascii", "replace") + b"\r\n")
+            self._replies.clear()
+            self.transport.close()
+
+    def close_when_idle(self) -> None:
+        """Say goodbye now to a client that we do not work for; to others after the command they wait for."""
+        if self._doing is _Doing.WAITING:
+            self.hang_up("421 4.3.2 the gateway is stopping")
+
+    def abort(self) -> None:
+        """Drop the connection and whatever is being done for it."""
+        if self.transport is not None:
+            self.transport.abort()
+        if self._handler_coroutine is not None:
+            self._handler_coroutine.cancel()
+
+    async def _handle_client(self) -> None:
+        try:
+            await self.push(f"220 {self.hostname} ESMTP mail-gateway")
+            while not self._is_finished and (line := await self._read_line()) is not None:
+                self._doing = _Doing.WORKING
+                await self._obey(line)
+                if self._errors >= _MOST_ERRORS:
+                    self.hang_up("421 4.7.0 too many errors")
+                elif self._server.is_closing:
+                    self.hang_up("421 4.3.2 the gateway is stopping")
+        except (ConnectionError, TimeoutError, asyncio.IncompleteReadError):
+            pass  # the client is gone
+        finally:
+            self._is_over, self._is_finished, self._since = True, True, self.loop.time()
+            if self.transport is not None:
+                self.transport.close()
+            self._leave_when_over()
+
+    def _leave_when_over(self) -> None:
+        if self._is_over and self.transport is None:
+            self._smtp_methods.clear()  # bound methods of ours: without them no collector is needed to free us
+            self._auth_methods.clear()
+            self._server.left(self)
+
+    # --- lines in, replies out ---------------------------------------------------------------------------------------
+
+    async def _read_line(self) -> bytes | None:
+        """Return one line with its end, or None when the client has closed or sends what is no line at all."""
+        self._doing, self._since = _Doing.WAITING, self.loop.time()
+        if not self._reader.has_line:
+            await self._flush()
+        try:
+            return await self._reader.readuntil(b"\n")
+        except asyncio.IncompleteReadError:
+            return None
+        except asyncio.LimitOverrunError:
+            self.hang_up("500 5.5.6 line too long")
+            return None
+
+    async def push(self, status: str | bytes) -> None:
+        """Queue a reply. It leaves before we wait for the client again; replies to a pipeline leave together."""
+        reply = with_status(status.decode("ascii", "replace") if isinstance(status, bytes) else status)
+        if reply[0] == "5":
+            self._errors += 1
+        self._replies.append(reply[:_REPLY_OCTETS].encode("ascii", "replace") + b"\r\n")
+        if not self._reader.has_line:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        if self._replies and not self._is_finished:
+            if self.transport is None:  # uvloop raises RuntimeError for it, which would look like a bug of ours
+                raise ConnectionResetError
+            self._writer.write(b"".join(self._replies))
+            self._replies.clear()
+            await self._writer.drain()
+
+    async def _obey(self, line: bytes) -> None:
+        verb, _, argument = line.rstrip(b"\r\n").partition(b" ")
+        command = verb.decode("ascii", "replace").upper()
+        if not line.endswith(b"\r\n"):
+            await self.push("500 5.5.2 a line must end with CR LF")
+        elif len(line) > (_AUTH_OCTETS if command == "AUTH" else _COMMAND_OCTETS):
+            await self.push("500 5.5.6 line too long")
+        elif (method := self._smtp_methods.get(command)) is None:
+            await self.push("500 5.5.1 this command is not known here")
+        elif not argument.isascii():
+            await self.push("553 5.6.7 only ASCII addresses can be used here")
+        elif self._offers_tls and not self._secure and command not in _BEFORE_TLS:
+            await self.push("530 5.7.0 issue STARTTLS first")
+        else:
+            if command in _IDLE:
+                self._idle_commands += 1
+                if self._idle_commands > _MOST_IDLE_COMMANDS:
+                    self.hang_up("421 4.7.0 too many commands without a message")
+                    return
+            await self._run(command, method, argument.strip().decode("ascii"))
+
+    async def _run(self, command: str, method: Any, argument: str) -> None:
+        try:
+            await method(argument)
+        except (ConnectionError, TimeoutError, asyncio.IncompleteReadError):
+            raise
+        except Unavailable as error:
+            events.fail("submission-unavailable", command=command, cause=str(error))
+            await self.push("452 4.3.1 the gateway cannot take mail just now; nothing was kept, try again later")
+        except Exception as error:
+            # A bug of ours must not bounce anybody's mail: temporary, and nothing of the inside is shown
+            events.bug("submission-bug", error, command=command)
+            await self.push("451 4.3.0 something went wrong here; try again later")
+
+    # --- commands ----------------------------------------------------------------------------------------------------
+
+    async def smtp_HELO(self, hostname: str) -> None:
+        if not hostname:
+            await self.push("501 5.5.4 syntax: HELO hostname")
+            return
+        self._greeted(hostname, extended=False)
+        await self.push(f"250 {self.hostname}"[:_REPLY_OCTETS])
+
+    async def smtp_EHLO(self, hostname: str) -> None:
+        if not hostname:
+            await self.push("501 5.5.4 syntax: EHLO hostname")
+            return
+        self._greeted(hostname, extended=True)
+        offers = [self.hostname, f"SIZE {self._server.max_message_size}", "8BITMIME", "PIPELINING"]
+        if self._offers_tls and not self._secure:
+            offers.append("STARTTLS")
+        else:
+            offers.append("AUTH PLAIN LOGIN")
+        offers.append("ENHANCEDSTATUSCODES")
+        lines = [f"250-{offer}\r\n" for offer in offers[:-1]] + [f"250 {offers[-1]}\r\n"]
+        self._replies.append("".join(lines).encode())
+
+    def _reset(self) -> None:
+        self.envelope = self._create_envelope()
+
+    def _greeted(self, hostname: str, *, extended: bool) -> None:
+        self._reset()
+        self.session.host_name = hostname
+        self.session.extended_smtp = extended
+
+    async def smtp_STARTTLS(self, argument: str) -> None:
+        context = self._server.tls_context
+        if argument:
+            await self.push("501 5.5.4 syntax: STARTTLS")
+        elif self._secure:
+            await self.push("503 5.5.1 TLS is there already")
+        elif not self._offers_tls or context is None:
+            await self.push("502 5.5.1 TLS is not available here")
+        else:
+            self._reader.drop()  # what came in the clear does not count: RFC 3207 §4.2
+            await self.push("220 2.0.0 go ahead")
+            await self._shake_hands(context)
+
+    async def _shake_hands(self, context: ssl.SSLContext) -> None:
+        assert self.transport is not None
+        try:
+            transport = await self.loop.start_tls(
+                self.transport, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS
+            )
+        except (OSError, ssl.SSLError) as error:
+            events.say("tls-handshake-failed", address=self.address, cause=str(error) or type(error).__name__)
+            self._is_finished = True
+            return
+        if transport is None or self._is_over:
+            raise ConnectionResetError
+        # asyncio swaps the transport and leaves reader and writer to us
+        self.transport = transport
+        self._reader.use(transport)
+        self._writer._transport = transport  # type: ignore[attr-defined]  # as StreamWriter.start_tls does it
+        self._secure = True
+        self.session = self._create_session()  # forget what was said before: RFC 3207 §4.2
+        self.session.peer = transport.get_extra_info("peername")
+        self._reset()
+
+    async def smtp_AUTH(self, argument: str) -> None:
+        mechanism, _, initial = argument.partition(" ")
+        exchange = {"PLAIN": super().auth_PLAIN, "LOGIN": super().auth_LOGIN}.get(mechanism.upper())
+        if await self.check_helo_needed("EHLO"):
+            return
+        if self._login is not None:
+            await self.push("503 5.5.1 you are logged in already")
+        elif self.envelope.mail_from is not None:
+            await self.push("503 5.5.1 not inside a mail transaction")
+        elif exchange is None:
+            await self.push("504 5.5.4 use AUTH PLAIN or AUTH LOGIN")
+        else:
+            # aiosmtpd leads the exchange and says what is wrong with it; `_authenticate` hands us what it heard
+            heard = await exchange(self, [mechanism, initial] if initial else [mechanism])
+            if isinstance(heard.auth_data, LoginPassword):
+                await self._log_in(heard.auth_data)
+
+    def _authenticate(self, mechanism: str, auth_data: Any) -> AuthResult:
+        return AuthResult(success=True, auth_data=auth_data)
+
+    async def _log_in(self, heard: LoginPassword) -> None:
+        found = await self._server.log_in(heard.login, heard.password, self.address)
+        if isinstance(found, Login):
+            self._login = found
+            self.session.authenticated = True
+            await self.push("235 2.7.0 welcome")
+            return
+        self._failed_logins += 1
+        await self.push(found)
+        if self._failed_logins >= _MOST_FAILED_LOGINS:
+            self.hang_up("421 4.7.0 too many failed logins")
+
+    async def smtp_MAIL(self, argument: str) -> None:
+        if await self.check_helo_needed() or await self.check_auth_needed("MAIL"):
+            return
+        if self.envelope.mail_from is not None:
+            await self.push("503 5.5.1 one MAIL at a time")
+            return
+        assert self._login is not None
+        if not await self._server.still_holds(self._login):
+            self._login, self.session.authenticated = None, False
+            await self.push("530 5.7.0 your login has changed; log in again")
+            return
+        path = _read_path(argument, "FROM:")
+        if path is None:
+            await self.push("501 5.1.7 syntax: MAIL FROM:<address>")
+        elif complaint := self._read_parameters(path[1]):
+            await self.push(complaint)
+        else:
+            self.envelope.mail_from = path[0]
+            await self.push("250 2.1.0 sender noted")
+
+    def _read_parameters(self, parameters: str) -> str | None:
+        """Return the reply to what is wrong with the parameters of MAIL, or None."""
+        for parameter in parameters.split():
+            key, _, value = parameter.upper().partition("=")
+            if key == "SIZE" and value.isdigit():
+                if int(value[:20]) > self._server.max_message_size:
+                    return self._too_large()
+            elif key == "BODY" and value in ("7BIT", "8BITMIME"):
+                pass  # the bytes themselves show what they are
+            elif key == "AUTH" and value:
+                pass  # RFC 4954 §5: to be taken from everybody, and believed from nobody
+            else:
+                return f"555 5.5.4 {parameter[:100]} is not known here"
+        return None
+
+    async def smtp_RCPT(self, argument: str) -> None:
+        if await self.check_helo_needed() or await self.check_auth_needed("RCPT"):
+            return
+        if self.envelope.mail_from is None:
+            await self.push("503 5.5.1 MAIL comes first")
+            return
+        path = _read_path(argument, "TO:")
+        if path is None:
+            await self.push("501 5.1.3 the address cannot be understood; syntax: RCPT TO:<address>")
+        elif path[1]:
+            await self.push(f"555 5.5.4 {path[1][:100]} is not known here")
+        elif not path[0]:
+            await self.push("550 5.1.3 an empty address receives nothing")
+        elif len(self.envelope.rcpt_tos) >= MOST_RECIPIENTS:
+            await self.push(f"452 4.5.3 no more than {MOST_RECIPIENTS} recipients in one message")
+        else:
+            if path[0] not in self.envelope.rcpt_tos:
+                self.envelope.rcpt_tos.append(path[0])
+            await self.push("250 2.1.5 recipient noted")
+
+    async def smtp_DATA(self, argument: str) -> None:
+        if await self.check_helo_needed() or await self.check_auth_needed("DATA"):
+            return
+        if argument:
+            await self.push("501 5.5.4 syntax: DATA")
+        elif self.envelope.mail_from is None:
+            await self.push("503 5.5.1 MAIL comes first")
+        elif not self.envelope.rcpt_tos:
+            await self.push("554 5.5.1 no recipients")
+        else:
+            await self._take_message()
+
+    async def _take_message(self) -> None:
+        self._replies.append(b"354 end with <CR><LF>.<CR><LF>\r\n")
+        await self._flush()
+        data = DataReader(self._server.max_message_size)
+        try:
+            complaint = await self._read_message(data)
+            self._doing = _Doing.WORKING
+            assert self._login is not None
+            if complaint:
+                events.refused_submission(self._login.login, complaint)
+                await self.push(complaint)
+            else:
+                self._idle_commands = 0
+                recipients = tuple(self.envelope.rcpt_tos)
+                await self.push(await self._server.accept(self._login.login, recipients, data.message()))
+        finally:
+            self._server.release(self._reserved)
+            self._reserved = 0
+            self._reset()
+
+    async def _read_message(self, data: DataReader) -> str | None:
+        """Read to the end of the message; return the reply to what is wrong with its bytes, or None."""
+        self._doing, self._since, self._received = _Doing.READING, self.loop.time(), 0
+        rest: bytes | None = None
+        while rest is None:
+            piece = await self._reader.read(_READ_BYTES)
+            if not piece:
+                raise ConnectionResetError  # nothing of half a message is kept
+            self._received += len(piece)
+            if not data.is_dropped:
+                if self._server.reserve(len(piece)):
+                    self._reserved += len(piece)
+                else:
+                    data.drop()
+            rest = data.feed(piece)
+            if data.is_oversize and data.size > self._server.max_message_size + _DRAINED:
+                self.hang_up(self._too_large())
+                raise ConnectionResetError
+        self._reader.unread(rest)
+        if data.is_oversize:
+            return self._too_large()
+        if data.is_dropped:
+            return "452 4.3.1 too much mail comes in at this moment; try again later"
+        if data.has_bare:
+            return "550 5.6.11 the message has a CR or LF of its own; lines must end with CR LF"
+        if data.has_long_line:
+            return f"550 5.6.0 the message has a line of more than {LONGEST_LINE} octets (RFC 5321, 4.5.3.1.6)"
+        return None
+
+    def _too_large(self) -> str:
+        return f"552 5.3.4 the message is larger than {self._server.max_message_size} octets"
+
+    async def smtp_HELP(self, argument: str) -> None:
+        await self.push("214 2.0.0 this is a mail submission server; see RFC 6409")
+
+    async def smtp_QUIT(self, argument: str) -> None:
+        self.hang_up("221 2.0.0 bye")
+
+    async def challenge_auth(
+        self, challenge: str | bytes, encode_to_b64: bool = True, log_client_response: bool = False
+    ) -> Any:
+        self._doing, self._since = _Doing.WAITING, self.loop.time()
+        try:
+            return await super().challenge_auth(challenge, encode_to_b64, log_client_response)
+        except ValueError:  # from the stream: no end of line within its limit
+            self.hang_up("500 5.5.6 line too long")
+            raise ConnectionResetError from None
+        finally:
+            self._doing = _Doing.WORKING
+
+
+def _read_path(argument: str, keyword: str) -> tuple[str, str] | None:
+    """Return address ("" for `<>`) and parameters, or None when they cannot be understood."""
+    if argument[: len(keyword)].upper() != keyword:
+        return None
+    text = argument[len(keyword) :].lstrip()
+    if text[:2] == "<>":
+        return "", text[2:].strip()
+    if text[:1] != "<":  # wrong, and widespread among scripts
+        bare, _, parameters = text.partition(" ")
+        text = f"<{bare}> {parameters}" if parameters else f"<{bare}>"
+    found = _PATH.match(text)
+    return (found[1], found[2] or "") if found else None
