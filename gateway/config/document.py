@@ -94,7 +94,7 @@ def _explain(path: Path, text: str, reason: str) -> Problem:
 
 
 def read_text(path: Path, shown: Path, remedy: str = "create it or correct the name") -> str:
-    """Return the text of `path`. Raises SyntaxProblem, which names it `shown`; `remedy`: what to do if it is missing."""
+    """Return the text of `path`. Raises SyntaxProblem, which names it `shown` and, when it is missing, the `remedy`."""
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_BYTES + 1)

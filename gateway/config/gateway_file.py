@@ -231,7 +231,8 @@ class GatewayFile(Model):
         if not isinstance(data, dict) or not info.context:
             return data
         filled = {"rules": "rules.toml"} | data
-        submission, imap = filled.get("submission"), filled.get("imap", {})
+        submission: Any = filled.get("submission")
+        imap: Any = filled.get("imap", {})
         if isinstance(submission, dict) and isinstance(imap, dict) and submission.get("certificate"):
             filled["imap"] = {"listen": list(_IMAP_LISTENERS)} | imap
         return filled
