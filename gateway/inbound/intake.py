@@ -54,7 +54,8 @@ class Intake:
         self._now_ms = now_ms
         self._compiled: tuple[Config, Chain] | None = None
         self._compiling = trio.Lock()
-        self._stranded: set[int] = set()  # arrived, and the store was away when they were to be routed
+        # Arrived, and the store was away when they were to be routed; with the reason to leave them unread, if any.
+        self._stranded: dict[int, str | None] = {}
         self._has_stranded = trio.Event()
 
     async def accept(self, arrivals: Sequence[Arrival]) -> list[RoutedResult | None]:
@@ -101,9 +102,10 @@ class Intake:
             await self._has_stranded.wait()
             await trio.sleep(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)])
             try:
-                for id in sorted(self._stranded):
-                    await self._try_again(id)
-                    self._stranded.discard(id)
+                for id, unread in sorted(self._stranded.items()):
+                    # no new try is counted: that the disk was full does not speak against the message
+                    await self._route(await self._store.read(queues.load_unrouted, [id]), unread)
+                    del self._stranded[id]
             except Unavailable as error:
                 failures += 1
                 events.warn("still-unrouted", messages=len(self._stranded), cause=str(error))
@@ -140,7 +142,7 @@ class Intake:
                 placed[message.id] = await self._placed(message, config, routed, ticket)
             except Unavailable as error:
                 away = error
-                self._stranded.add(message.id)
+                self._stranded[message.id] = unread
                 self._has_stranded.set()
             except Exception as error:  # not even unread: a fault of ours, and the next start tries again
                 events.bug("routing-failed-twice", error, queue_id=show_id(message.id), touchpoint=message.touchpoint)

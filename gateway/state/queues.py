@@ -164,7 +164,9 @@ def _write(
     if leaving := [one.id for one in changed if one.leaves]:
         db.execute("DELETE FROM entry WHERE conversation IN (SELECT value FROM json_each(?))", (as_json(leaving),))
     insert_many(
-        db, _ENTRY, [(queue, one.id, one.enters_at) for one in changed if one.enters_at for queue in one.queues]
+        db,
+        _ENTRY,
+        [(queue, one.id, one.enters_at) for one in changed if one.enters_at is not None for queue in one.queues],
     )
     insert_many(db, _THREAD, list(tied.items()))
     if written:

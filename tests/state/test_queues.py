@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -418,7 +418,7 @@ def test_no_statement_of_the_hot_path_walks_a_whole_table(desk: Desk, tmp_path: 
 
     plans: list[str] = []
 
-    def operation(db: sqlite3.Connection, items: list[Routed]) -> list[None]:
+    def operation(db: sqlite3.Connection, items: Sequence[Routed]) -> Sequence[None]:
         watched: Any = Watched(db)
         queues.route(watched, items)
         queues.tie_outbound(watched, [Tie(T, "<r@us>", ("<a@c>",), 1)])
