@@ -1,18 +1,21 @@
 """What the daemon does on request: one handler for each command, in the shapes of the manual.
 
-The same handlers serve the control socket and, while no daemon runs, the command line itself (`Desk.offline`).
+The same handlers serve the control socket and, while no daemon runs, the command line itself (`offline_desk`).
 """
 
 from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+from gateway import config
 from gateway.config import Agent, Changes, Config, Touchpoint
 from gateway.control import CommandError, Handler
 from gateway.errors import ConfigError
@@ -20,6 +23,7 @@ from gateway.health import Health, TouchpointHealth
 from gateway.model import UNROUTED, personal_queue, read_id, to_ms
 from gateway.rulebook import Rulebook
 from gateway.state import agents, conversations, outbox
+from gateway.state.lock import StateLock
 from gateway.state.store import Store
 
 Args = Mapping[str, Any]
@@ -38,12 +42,25 @@ class Desk:
     reload: Callable[[], Awaitable[Changes]] | None
     forget_logins: Callable[[str], None]
 
-    @classmethod
-    def offline(cls, rulebook: Rulebook, store: Store) -> Desk:
-        def nobody_listens(_: str) -> None:
-            pass
 
-        return cls(lambda: rulebook.config, store, rulebook, None, None, nobody_listens, None, nobody_listens)
+@asynccontextmanager
+async def offline_desk(config_path: Path) -> AsyncIterator[Desk]:
+    """Open the store while no daemon runs, under the daemon's own lock."""
+    gateway = config.load_gateway(config_path)
+    lock = StateLock(gateway.state_dir)
+    try:
+        rulebook = Rulebook.open(config_path, gateway)
+        store = Store.open(gateway.state_dir / "gateway.db")
+        try:
+            yield Desk(lambda: rulebook.config, store, rulebook, None, None, _nobody_listens, None, _nobody_listens)
+        finally:
+            store.close()
+    finally:
+        lock.release()
+
+
+def _nobody_listens(_: str) -> None:
+    pass
 
 
 def handlers(desk: Desk) -> Mapping[str, Handler]:

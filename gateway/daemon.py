@@ -12,7 +12,6 @@ import signal
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -151,7 +150,7 @@ class Daemon:
             nursery.start_soon(self._intake.run)
             nursery.start_soon(self._watch)
             systemd.notify(READY=1, STATUS=f"{len(self._supervisor.running())} sessions")
-            events.say("ready", listening=[str(address) for address in self._submission.addresses])
+            events.say("ready", listening=[f"{at.scheme}://{at.host}:{at.port}" for at in self._submission.addresses])
             await self._stop.wait()
             systemd.notify(STOPPING=1)
             events.say("stopping")
@@ -296,19 +295,3 @@ def _sessions(touchpoint: config.Touchpoint) -> list[tuple[str, object]]:
     if touchpoint.is_outbound:
         wanted.append(("outbound", config.outbound_settings(touchpoint)))
     return wanted
-
-
-@asynccontextmanager
-async def offline_desk(config_path: Path) -> AsyncIterator[Desk]:
-    """Open the store while no daemon runs, under the daemon's own lock; for commands."""
-    gateway = config.load_gateway(config_path)
-    lock = StateLock(gateway.state_dir)
-    try:
-        rulebook = Rulebook.open(config_path, gateway)
-        store = Store.open(gateway.state_dir / "gateway.db")
-        try:
-            yield Desk.offline(rulebook, store)
-        finally:
-            store.close()
-    finally:
-        lock.release()

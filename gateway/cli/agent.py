@@ -63,9 +63,16 @@ def show_(options: argparse.Namespace) -> int:
         show.as_json(found)
         return 0
     for key, value in found.items():
-        text = ", ".join(value) or "-" if isinstance(value, list) else "-" if value is None else str(value)
-        print(f"{key.replace('_', ' ') + ':':<14} {clean(text)}")
+        print(f"{key.replace('_', ' ') + ':':<14} {clean(_text(value))}")
     return 0
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(value) or "-"
+    return "-" if value is None else str(value)
 
 
 def passwd(options: argparse.Namespace) -> int:

@@ -9,9 +9,8 @@ from typing import Any, Final
 import trio
 
 from gateway import config, control
-from gateway.commands import handlers
+from gateway.commands import handlers, offline_desk
 from gateway.control import CommandError
-from gateway.daemon import offline_desk
 
 NOT_RUNNING: Final = 69
 

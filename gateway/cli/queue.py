@@ -67,8 +67,9 @@ def show_(options: argparse.Namespace) -> int:
         arrow = "→" if message["direction"] == "outbound" else "←"
         print(f"{arrow} {message['id']}  {message['at']}  {clean(message['from'] or '')}  {message['size']} bytes")
         show.table(
-            ("  STEP", "DETAIL", "VERDICT"),
-            ((f"  {step['step']}", step["detail"], step["verdict"]) for step in message["trail"]),
+            ("STEP", "DETAIL", "VERDICT"),
+            ((step["step"], step["detail"], step["verdict"]) for step in message["trail"]),
+            indent="  ",
         )
     return 0
 

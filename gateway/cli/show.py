@@ -22,7 +22,7 @@ def as_json(result: Any) -> None:
     print()
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]], indent: str = "") -> None:
     """Print aligned columns; on a terminal the last column is cut at the edge, in a pipe nothing is."""
     cells = [[clean("" if value is None else str(value), 200) for value in row] for row in rows]
     if not cells:
@@ -30,7 +30,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     widths = [max(cell_len(row[n]) for row in [list(headings), *cells]) for n in range(len(headings))]
     edge = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for row in [list(headings), *cells]:
-        line = "  ".join(set_cell_size(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        line = indent + "  ".join(set_cell_size(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
         print(line if edge is None or cell_len(line) <= edge else set_cell_size(line, edge))
 
 

@@ -108,7 +108,10 @@ def first(db: Database) -> None:
 
 
 def migrate(connection: sqlite3.Connection, report: Callable[[str], None]) -> None:
-    """Bring the schema to the newest step, one transaction a step. Raises Unavailable for a newer schema than ours."""
+    """Bring the schema to the newest step, one transaction a step; `report` hears the name of each.
+
+    Raises Unavailable for a schema that is newer than ours.
+    """
     db = Database(connection, recursive_triggers=False)
     pending = [step.name for step in STEPS.pending(db)]
     known = set(pending) | {step.name for step in STEPS.applied(db)}
@@ -118,7 +121,7 @@ def migrate(connection: sqlite3.Connection, report: Callable[[str], None]) -> No
             "run the newer version again, or restore a backup"
         )
     for name in pending:
-        report(f"migrating the store to schema {name}")
+        report(name)
     STEPS.apply(db)
 
 
