@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -42,10 +42,25 @@ def provider(authority: Authority) -> Iterator[Provider]:
         provider.close()
 
 
+_DAEMONS = pytest.StashKey[list[Daemon]]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails shows what its daemons said last."""
+    report = yield
+    if report.failed:
+        for daemon in item.stash.get(_DAEMONS, []):
+            report.sections.append((f"log of the daemon in {daemon.home}", daemon.log_tail()))
+    return report
+
+
 @pytest.fixture
-def make_daemon() -> Iterator[Callable[..., Daemon]]:
+def make_daemon(request: pytest.FixtureRequest) -> Iterator[Callable[..., Daemon]]:
     """Makes daemons that are gone at the end of the test, however it ends."""
-    made: list[Daemon] = []
+    made = request.node.stash[_DAEMONS] = []
 
     def make(*arguments: Any, **options: Any) -> Daemon:
         made.append(Daemon(*arguments, **options))

@@ -97,7 +97,8 @@ class Daemon:
         for key, value in self.site.gateway.items():
             gateway[key] = {**gateway[key], **value} if isinstance(gateway.get(key), dict) else value
         rules: dict[str, Any] = {**self.site.more}
-        rules |= {"touchpoint": self.site.touchpoints, "agent": self.site.agents, "rule": self.site.rules}
+        tables = {"touchpoint": self.site.touchpoints, "agent": self.site.agents, "rule": self.site.rules}
+        rules |= {name: items for name, items in tables.items() if items}
         self.config.write_text(tomlkit.dumps(gateway))
         self.rules.write_text(tomlkit.dumps(rules))
 

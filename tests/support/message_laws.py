@@ -1,0 +1,98 @@
+"""What must hold between a message and the same message with a signature in it, judged by the standard library."""
+
+from __future__ import annotations
+
+import email
+import email.message
+from email import policy
+from typing import NamedTuple
+
+from gateway.outbound.signature.block import MARKER, RenderedSignature, text_block
+
+CHANGEABLE = {"content-type", "content-transfer-encoding", "mime-version", "content-language", "content-disposition"}
+TEXTS = ("text/plain", "text/html")
+
+
+class Insertion(NamedTuple):
+    """What stands above and below the block in one decoded text."""
+
+    above: str
+    below: str
+
+
+def parse(raw: bytes) -> email.message.Message:
+    return email.message_from_bytes(raw, policy=policy.compat32)
+
+
+def leaves(message: email.message.Message) -> list[email.message.Message]:
+    """All parts that hold something themselves, without looking into attached messages."""
+    if message.get_content_maintype() == "multipart" and message.is_multipart():
+        return [leaf for child in message.get_payload() for leaf in leaves(child)]  # type: ignore[union-attr]
+    return [message]
+
+
+def stored(leaf: email.message.Message) -> str:
+    """The leaf with all its octets as they stand in the message."""
+    return str(leaf)
+
+
+def text_of(leaf: email.message.Message) -> str:
+    octets = leaf.get_payload(decode=True)
+    assert isinstance(octets, bytes)
+    charset = leaf.get_content_charset() or "utf-8"
+    return octets.decode(charset, "surrogateescape" if charset in ("utf-8", "us-ascii") else "strict").replace(
+        "\r\n", "\n"
+    )
+
+
+def top_fields(message: email.message.Message) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in message.raw_items() if name.lower() not in CHANGEABLE]
+
+
+def check_splice(before: bytes, after: bytes, signature: RenderedSignature) -> dict[str, Insertion]:
+    """Assert the laws; return where the block stands, by media type.
+
+    Everything but one text/plain and one text/html is there as it was, in its order; these two are what they were
+    with one thing put in; what is new beside them are the signature's pictures; other fields are untouched.
+    """
+    old, new = parse(before), parse(after)
+    assert top_fields(new) == top_fields(old)
+    old_leaves, new_leaves = leaves(old), leaves(new)
+    pictures = {image.content_id for image in signature.images}
+    fresh = [leaf for leaf in new_leaves if (leaf["Content-ID"] or "").strip("<>") in pictures]
+    kept = [leaf for leaf in new_leaves if leaf not in fresh]
+    assert len(fresh) in (0, len(signature.images))
+    assert len(kept) == len(old_leaves)
+    changed: dict[str, Insertion] = {}
+    is_single = len(old_leaves) == 1 and not old.is_multipart()
+    for was, now in zip(old_leaves, kept, strict=True):
+        assert now.get_content_type() == was.get_content_type()
+        if (is_single and now.get_payload() == was.get_payload()) or (not is_single and stored(was) == stored(now)):
+            continue
+        kind = was.get_content_type()
+        assert kind in TEXTS, f"{kind} was changed"
+        assert kind not in changed, f"a second {kind} was changed"
+        changed[kind] = one_insertion(text_of(was), text_of(now), kind, signature)
+    return changed
+
+
+def one_insertion(was: str, now: str, kind: str, signature: RenderedSignature) -> Insertion:
+    block = text_block(signature) if kind == "text/plain" else f'<div class="{MARKER}">'
+    known = {at for at in range(len(was)) if was.startswith(block, at)} if block in was else set()
+    place = now.find(block)
+    while place in known and now[:place] == was[:place]:  # an older one may be quoted further up
+        place = now.find(block, place + 1)
+    assert place >= 0, "the block is not there"
+    length = len(now) - len(was)
+    # The insertion is one run of `length` letters around the block.
+    for start in range(place, max(-1, place - 40), -1):
+        if now[:start] + now[start + length :] == was:
+            return Insertion(now[:start], now[start + length :])
+    raise AssertionError("more than one run of letters was put in")
+
+
+def no_new_defects(before: bytes, after: bytes) -> None:
+    def defects(raw: bytes) -> set[str]:
+        return {type(defect).__name__ for part in parse(raw).walk() for defect in part.defects}
+
+    assert defects(after) <= defects(before)
