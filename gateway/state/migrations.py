@@ -81,9 +81,9 @@ CREATE TABLE recipient (
     state TEXT NOT NULL, attempts INTEGER NOT NULL, attempt INTEGER NOT NULL, waited INTEGER NOT NULL,
     next_attempt_at INTEGER, reply TEXT, settled_at INTEGER,
     PRIMARY KEY (outbox, number)) WITHOUT ROWID;
--- One index for all that is open: what is due, what was sending at a crash, what `outbox list` shows. `state` is in it
--- so that counting and recovering never touch the rows.
-CREATE INDEX recipient_open ON recipient (touchpoint, next_attempt_at, state) WHERE settled_at IS NULL;
+-- One index for all that is open: what is due, what was sending at a crash, what `outbox list` shows. Its last two
+-- columns are there so that counting and recovering never touch the rows.
+CREATE INDEX recipient_open ON recipient (touchpoint, next_attempt_at, state, settled_at) WHERE settled_at IS NULL;
 
 -- A touchpoint's lane. state: open | paused | held. cause: login | permission | switched-off | person …
 CREATE TABLE lane (
