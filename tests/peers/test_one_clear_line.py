@@ -145,11 +145,7 @@ def test_an_expired_certificate(
         daemon.start()
         wait_for_cause(daemon, "stale", "certificate", "expired")
         assert_nobody_else_notices(daemon, site, shared_provider)
-        assert stale.count("stale@support.example") == 0
-        assert "Login: user=<stale@support.example>, method=PLAIN, rip=127.0.0.1, lip=127.0.0.1, mpid=" in (
-            stale.log.read_text()
-        )  # our own look just now, in the clear; the gateway has not shown its password
-        assert "TLS, session" not in stale.log.read_text().replace("TLS handshaking", "")
+        assert "Login: user=<stale@support.example>" not in stale.log.read_text()  # it has not shown its password
     finally:
         stale.close()
 

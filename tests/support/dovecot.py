@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.support.authority import Pair
 from tests.support.ports import free_port
 from tests.support.process import Process, program
+from tests.support.waiting import wait_until
 
 _CONFIG = """\
 base_dir = {run}
@@ -163,9 +164,19 @@ class Dovecot:
         shutil.rmtree(self._home, ignore_errors=True)
 
     def set_password(self, user: str, password: str) -> None:
-        """The next login of `user` needs `password`; a new user comes into being."""
+        """From now on a login of `user` needs `password`; a new user comes into being."""
         self.users[user] = password
         self._write_users()
+        if self._process is not None:  # Dovecot looks at the file once a second at most
+            wait_until(lambda: self._lets_in(user, password), "Dovecot has read its users again")
+
+    def _lets_in(self, user: str, password: str) -> bool:
+        with imaplib.IMAP4("127.0.0.1", self.imap_port) as imap:
+            try:
+                imap.login(user, password)
+            except imaplib.IMAP4.error:
+                return False
+            return True
 
     def _write_users(self) -> None:
         text = "".join(f"{user}:{password}\n" for user, password in self.users.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.message
+import re
 from email import policy
 from typing import NamedTuple
 
@@ -77,18 +78,19 @@ def check_splice(before: bytes, after: bytes, signature: RenderedSignature) -> d
 
 
 def one_insertion(was: str, now: str, kind: str, signature: RenderedSignature) -> Insertion:
-    block = text_block(signature) if kind == "text/plain" else f'<div class="{MARKER}">'
-    known = {at for at in range(len(was)) if was.startswith(block, at)} if block in was else set()
-    place = now.find(block)
-    while place in known and now[:place] == was[:place]:  # an older one may be quoted further up
-        place = now.find(block, place + 1)
-    assert place >= 0, "the block is not there"
+    """Return what is around the block, having seen that taking out one run of letters with it gives `was` back."""
+    plain = text_block(signature)
+    stuffed = re.sub(r"(?m)^(?=[ >]|From )", " ", plain)  # RFC 3676, where the part is flowed
+    blocks = (plain, stuffed) if kind == "text/plain" else (f'<div class="{MARKER}">',)
     length = len(now) - len(was)
-    # The insertion is one run of `length` letters around the block.
-    for start in range(place, max(-1, place - 40), -1):
-        if now[:start] + now[start + length :] == was:
-            return Insertion(now[:start], now[start + length :])
-    raise AssertionError("more than one run of letters was put in")
+    assert length >= min(map(len, blocks))
+    for block in blocks:
+        for found in re.finditer(re.escape(block), now):
+            # In front of the block there may be two line breaks of ours.
+            for start in range(found.start(), max(-1, found.start() - 4), -1):
+                if now[:start] + now[start + length :] == was:
+                    return Insertion(now[:start], now[start + length :])
+    raise AssertionError("the block is not there, or more than one run of letters was put in")
 
 
 def no_new_defects(before: bytes, after: bytes) -> None:
