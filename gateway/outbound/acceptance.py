@@ -6,13 +6,14 @@ that goes away in the middle changes nothing here: what was read whole is stored
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from email.utils import format_datetime
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar, TypeVarTuple
 
 from gateway import events
 from gateway.config import Agent, Config, Touchpoint
+from gateway.errors import Unavailable
 from gateway.mime.scan import HeaderFacts, scan
 from gateway.mime.templates import TemplateFault, render_line
 from gateway.model import Envelope, Submission, show_id
@@ -25,7 +26,8 @@ from gateway.outbound.sender import (
     is_signed,
     read_author,
 )
-from gateway.outbound.signature.render import context
+from gateway.outbound.signature.inject import inject
+from gateway.outbound.signature.render import context, render
 from gateway.rules.conversation import thread_keys
 from gateway.state import agents, outbox, raw
 from gateway.state.store import Store
@@ -33,10 +35,17 @@ from gateway.state.store import Store
 _NEAREST: Final = 5  # ids of References, the parent first, by which the conversation of a reply is looked for
 
 
+_INLINE_BYTES: Final = 64 * 1024  # up to here a signature costs less than the way to a worker process and back
+_INJECT_SECONDS: Final = 20.0
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
 class Workers(Protocol):
     """What we need of `gateway.workers.WorkerPool`."""
 
-    def run(self, function: Callable[..., object], /, *args: object, timeout: float) -> Awaitable[object]: ...
+    async def run(self, fn: Callable[[*Ts], T], *args: *Ts, timeout: float) -> T: ...
 
 
 class Acceptance:
@@ -88,6 +97,8 @@ class Acceptance:
             from_field=None if signed else _from_field(touchpoint, agent, sender, facts, here.date()),
             missing=_missing_fields(facts, message_id, here),
         )
+        if not signed and touchpoint.signature is not None and touchpoint.signature.active:
+            finished = await self._sign(finished, touchpoint, agent, facts, here.date(), show_id(number))
         submission = Submission(
             id=number,
             touchpoint=touchpoint.id,
@@ -124,6 +135,32 @@ class Acceptance:
             is_signed=signed,
             conversations=conversations,
         )
+
+    async def _sign(
+        self, message: bytes, touchpoint: Touchpoint, agent: Agent, facts: HeaderFacts, on: date, queue_id: str
+    ) -> bytes:
+        """Return the message with the touchpoint's signature, or as it is: a signature is never a reason to refuse."""
+        signature = touchpoint.signature
+        assert signature is not None
+        customer = (facts.to[0].name, facts.to[0].address) if len(facts.to) == 1 else None
+        try:
+            rendered = render(
+                signature.html,
+                signature.text,
+                context(touchpoint, agent, subject=facts.subject, on=on, customer=customer),
+                images={name: image.data for name, image in signature.images.items()},
+                unique=queue_id,
+            )
+            if len(message) <= _INLINE_BYTES:
+                injected = inject(message, rendered)
+            else:
+                injected = await self._workers.run(inject, message, rendered, timeout=_INJECT_SECONDS)
+        except (TemplateFault, Unavailable) as error:
+            events.warn("signature-left-out", queue_id=queue_id, touchpoint=touchpoint.id, cause=str(error))
+            return message
+        if not injected.placed:
+            events.say("signature-left-out", queue_id=queue_id, touchpoint=touchpoint.id, cause=injected.reason)
+        return injected.raw
 
     def _may_write_as(self, config: Config, agent: Agent) -> tuple[Touchpoint, ...]:
         if self._allowed_in is not config:

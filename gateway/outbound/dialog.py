@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol, cast
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from gateway import events
-from gateway.errors import Unavailable
+from gateway.errors import Malformed, Unavailable
 from gateway.outbound.data import LONGEST_LINE, DataReader
 from gateway.outbound.passwords import Login
 
@@ -287,6 +287,8 @@ class Dialog(SMTP):
             await method(argument)
         except (ConnectionError, TimeoutError, asyncio.IncompleteReadError):
             raise
+        except Malformed as error:
+            await self.push(error.reply)
         except Unavailable as error:
             events.fail("submission-unavailable", command=command, cause=str(error))
             await self.push("452 4.3.1 the gateway cannot take mail just now; nothing was kept, try again later")

@@ -6,17 +6,16 @@ the agent's login, which no customer should answer to. Replaced: From, when the 
 
 from __future__ import annotations
 
-import re
-from email.header import Header
 from functools import lru_cache
+from textwrap import wrap
 from typing import Final
 
-from gateway.mime.scan import Field, HeaderFacts, parse_addresses
+from gateway.mime.compose import mailbox_text
+from gateway.mime.scan import Field, HeaderFacts, Mailbox, parse_addresses
 
 MOST_HOPS: Final = 100  # Received fields; more is a loop: RFC 5321 §6.3
 _BLIND: Final = frozenset({"bcc", "resent-bcc"})
 _ANSWERED: Final = frozenset({"reply-to", "sender", "disposition-notification-to", "return-receipt-to"})
-_ATOMS: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]+\Z")
 _LINE: Final = 76
 
 
@@ -71,19 +70,10 @@ def finish_header(
 
 @lru_cache(maxsize=1024)
 def compose_from(name: str, address: str) -> bytes:
-    """Return a From field. `name` may hold anything; line breaks in it become spaces, other scripts are encoded."""
-    name = " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
-    if not name:
-        return f"From: {address}\r\n".encode()
-    if not name.isascii():
-        shown = Header(name, "utf-8", maxlinelen=_LINE, header_name="From").encode(linesep="\r\n")
-    elif _ATOMS.match(name) and "=?" not in name:
-        shown = name
-    else:
-        shown = '"' + name.replace("\\", r"\\").replace('"', r"\"") + '"'
-    last_line = len(shown) - shown.rfind("\n") + len(address)
-    fold = " " if last_line + len("From:  <>") <= _LINE else "\r\n "
-    return f"From: {shown}{fold}<{address}>\r\n".encode()
+    """Return a From field, folded. `name` may hold anything; line breaks in it become spaces."""
+    text = f"From: {mailbox_text(Mailbox(name, address))}"
+    lines = wrap(text, _LINE, subsequent_indent=" ", break_long_words=False, break_on_hyphens=False)
+    return "".join(f"{line}\r\n" for line in lines).encode()
 
 
 def _names(facts: HeaderFacts, field: Field, login: str) -> bool:

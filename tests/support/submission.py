@@ -24,8 +24,8 @@ from tests.support.authority import Authority
 
 T = TypeVar("T")
 PASSWORD = "correct horse"
-_hasher = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)  # cheap: these tests are not about guessing
-HASH = _hasher.hash(PASSWORD)
+hash_cheaply = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash  # these tests are not about guessing
+HASH = hash_cheaply(PASSWORD)
 
 TOUCHPOINTS: list[dict[str, Any]] = [
     {"id": "support", "address": "support@example.com", "name": "Example Support", "linked_queues": ["support"]},
@@ -56,6 +56,7 @@ class Rig:
         *,
         loop_factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
         submission: dict[str, Any] | None = None,
+        touchpoints: Sequence[dict[str, Any]] = TOUCHPOINTS,
         workers: Any = None,
         sockets: Sequence[socket.socket] | None = None,
     ) -> None:
@@ -68,7 +69,7 @@ class Rig:
             "private_key": str(self.pair.private_key),
             **(submission or {}),
         }
-        self.touchpoints = [self._touchpoint(one) for one in TOUCHPOINTS]
+        self.touchpoints = [self._touchpoint(one) for one in touchpoints]
         self.agents = [{"password_hash": HASH, **one} for one in AGENTS]
         self.config = self.reload()
         self.store = Store.open(home / "gateway.db")
