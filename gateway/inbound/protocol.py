@@ -157,11 +157,11 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
             kind = words[1].upper()
             if kind == b"BYE":
                 self.goodbye = human_text(line[2:]) or "BYE"
-                if self._command is None or self._command.name != "LOGOUT":
+                if not self._is_running("LOGOUT"):
                     self.cut("goodbye")  # some servers say it and keep the connection open
             elif kind == b"VANISHED":
                 self.exists = -1  # how many are left, the next EXISTS says, and it counts as news whatever its number
-            elif kind == b"OK" and self._command is None and response_code(line)[0] == b"UIDVALIDITY":
+            elif kind == b"OK" and not self._is_running("EXAMINE") and response_code(line)[0] == b"UIDVALIDITY":
                 self.cut("the server gave the folder a new UIDVALIDITY in mid-session")
 
     def _give(self, response: Response) -> None:
@@ -188,7 +188,9 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
         command = self._command
         tag, _, rest = line.partition(b" ")
         condition = rest.split(b" ", 1)[0].upper()
-        if command is None or tag != command.tag or condition not in (b"OK", b"NO", b"BAD"):
+        if condition not in (b"OK", b"NO", b"BAD"):
+            return  # noise: an empty line, a stray "*"; the answer that we wait for is still to come
+        if command is None or tag != command.tag:
             raise Malformed("an answer to a question that was not asked")
         if not command.answer.done():
             command.answer.set_result(Answer(condition, rest))
@@ -263,7 +265,7 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
         if self.cause is None and transport is not None:
             self.cause = Unavailable("we have left")
             self._leaving = True
-            done = b"DONE\r\n" if self._command is not None and self._command.name == "IDLE" else b""
+            done = b"DONE\r\n" if self._is_running("IDLE") else b""
             transport.write(done + self.new_tag().encode() + b" LOGOUT\r\n")
             transport.close()
         self.state = aioimaplib.LOGOUT
@@ -276,6 +278,9 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
         """Forget what stirred so far; call it *before* asking what is new."""
         if self.cause is None:
             self._stir.clear()
+
+    def _is_running(self, name: str) -> bool:
+        return self._command is not None and self._command.name == name
 
     def restart_framing(self) -> None:
         """After STARTTLS was accepted: nothing that came in the clear may count (RFC 3207 §6, RFC 9051 §11.1)."""

@@ -299,7 +299,7 @@ class Session:
             found.extend(fetch.read_search(response) or ())
 
         form = ("RETURN (ALL)", criteria) if "ESEARCH" in self.capabilities else (criteria,)
-        answer = await self._run("SEARCH", *form, by_uid=True, take=take, total=600)
+        answer = await self._run("SEARCH", *form, by_uid=True, take=take, total=10 * self._answer_seconds)
         if not answer.ok:
             raise Unavailable(f"{self._server} did not list the folder: {clean(answer.text)}; we try again")
         return sorted(set(found))
