@@ -1,0 +1,195 @@
+"""The order of the chain, and what rules do together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.config.rules_file import RulesFile
+from gateway.mime.scan import scan
+from gateway.model import MessageClass, Priority, Step, Verdict
+from gateway.rules.chain import UNREAD_TAG, Chain, last_resort
+
+TOUCHPOINTS = [
+    {"id": "support", "address": "support@example.com", "name": "S", "linked_queues": ["one", "two"]},
+    {"id": "sales", "address": "sales@example.com", "name": "S", "linked_queues": []},
+]
+RAW = b"From: Ana <ana@bank.example>\r\nSubject: Your invoice\r\nReturn-Path: <vera+7@mailer.example>\r\n\r\n"
+
+
+def chain(*rules: dict[str, Any], **spam: list[str]) -> Chain:
+    named = [{"name": f"r{number}", "if": {}, "then": {}, **rule} for number, rule in enumerate(rules, 1)]
+    file = RulesFile.model_validate({"touchpoint": TOUCHPOINTS, "rule": named, "spam": spam})
+    return Chain(
+        file.rules,
+        {one.id: one for one in file.touchpoints},
+        allowlist=file.spam.allowlist,
+        blocklist=file.spam.blocklist,
+    )
+
+
+def decide(*rules: dict[str, Any], touchpoint: str = "support", raw: bytes = RAW, **spam: list[str]) -> Verdict:
+    return chain(*rules, **spam).decide(touchpoint, scan(raw), len(raw))
+
+
+def then(**action: Any) -> dict[str, Any]:
+    return {"then": action}
+
+
+def test_without_rules_the_linked_queues_have_it() -> None:
+    verdict = decide()
+    assert verdict.queues == ("one", "two")
+    assert verdict == Verdict(
+        MessageClass.HUMAN,
+        ("one", "two"),
+        trail=(
+            Step("class", "no sign of a machine", "human"),
+            Step("queues", "no rule names one; linked to the touchpoint", "one, two"),
+        ),
+    )
+
+
+@pytest.mark.parametrize("touchpoint", ["sales", "removed"])
+def test_what_nothing_places_is_unrouted(touchpoint: str) -> None:
+    assert decide(touchpoint=touchpoint).queues == ("unrouted",)
+
+
+def test_a_queue_replaces_the_linked_ones_and_several_rules_add_up() -> None:
+    assert decide(then(queue="billing"), then(queue=["legal", "billing"])).queues == ("billing", "legal")
+
+
+def test_linked_keeps_the_linked_ones_too() -> None:
+    assert decide(then(queue=["billing", "linked"])).queues == ("billing", "one", "two")
+    assert decide(then(queue="linked"), then(queue="billing")).queues == ("one", "two", "billing")
+    assert decide(then(queue="linked"), touchpoint="sales").queues == ("unrouted",)
+
+
+def test_tags_add_up_once_each() -> None:
+    assert decide(then(tags=["a", "b"]), then(tags=["b", "c"])).tags == ("a", "b", "c")
+
+
+def test_the_last_priority_and_quarantine_win() -> None:
+    verdict = decide(then(priority="high", quarantine=True), then(priority="low"), then(quarantine=False))
+    assert (verdict.priority, verdict.priority_set, verdict.quarantine) == (Priority.LOW, True, False)
+    assert decide().priority is Priority.NORMAL
+    assert not decide().priority_set
+
+
+def test_a_normal_priority_that_a_rule_names_is_set() -> None:
+    assert decide(then(priority="normal")).priority_set
+
+
+def test_discard_reroute_and_no_auto_reply_are_carried() -> None:
+    verdict = decide(then(discard=True), then(reroute=True), then(auto_reply=False))
+    assert (verdict.discard, verdict.reroute, verdict.auto_reply) == (True, True, False)
+    assert decide(then(auto_reply=False), then(auto_reply=True)).auto_reply
+
+
+def test_stop_ends_it_only_when_the_rule_matches() -> None:
+    stop = {"if": {"subject": "*invoice*"}, "then": {"tags": ["a"]}, "stop": True}
+    assert decide(stop, then(tags=["b"])).tags == ("a",)
+    assert decide({**stop, "if": {"subject": "x"}}, then(tags=["b"])).tags == ("b",)
+
+
+def test_rules_of_other_touchpoints_are_not_asked() -> None:
+    rule = {"touchpoints": ["sales"], "then": {"queue": "billing"}}
+    assert decide(rule).queues == ("one", "two")
+    assert decide(rule, touchpoint="sales").queues == ("billing",)
+    assert decide(rule, touchpoint="removed").queues == ("unrouted",)
+    assert decide(then(queue="billing"), touchpoint="removed").queues == ("billing",)
+
+
+def test_rules_see_the_class() -> None:
+    raw = b"Auto-Submitted: auto-replied\r\n" + RAW
+    rule = {"if": {"class": "auto-reply"}, "then": {"queue": "machines"}}
+    assert decide(rule, raw=raw).queues == ("machines",)
+    assert decide(rule).queues == ("one", "two")
+
+
+def test_the_touchpoints_own_group_is_no_list() -> None:
+    raw = b"List-Id: <support.example.com>\r\n" + RAW
+    assert decide(raw=raw).message_class is MessageClass.HUMAN
+    assert decide(raw=raw, touchpoint="sales").message_class is MessageClass.LIST
+
+
+@pytest.mark.parametrize(
+    ("spam", "quarantine"),
+    [
+        pytest.param({"blocklist": ["ana@bank.example"]}, True, id="address"),
+        pytest.param({"blocklist": ["ANA@Bank.example"]}, True, id="any-case"),
+        pytest.param({"blocklist": ["*@bank.example"]}, True, id="domain"),
+        pytest.param({"blocklist": ["*@example"]}, False, id="not-the-domain-above"),
+        pytest.param({"blocklist": ["*@*.example"]}, True, id="return-path-of-any-domain-below"),
+        pytest.param({"blocklist": ["vera+*@mailer.example"]}, True, id="return-path"),
+        pytest.param({"blocklist": ["*@bank.example"], "allowlist": ["ana@bank.example"]}, False, id="allowed"),
+        pytest.param({"blocklist": ["*@bank.example"], "allowlist": ["*@mailer.example"]}, True, id="allowed-by-path"),
+        pytest.param({"blocklist": ["eve@bank.example"]}, False, id="another"),
+    ],
+)
+def test_the_lists_know_the_sender(spam: dict[str, list[str]], quarantine: bool) -> None:
+    verdict = decide(**spam)
+    assert verdict.quarantine is quarantine
+    assert verdict.queues == ("one", "two"), "where it would be if it were released"
+
+
+def test_any_author_may_be_blocked() -> None:
+    raw = b"From: a@x.example, b@y.example\r\n\r\n"
+    assert decide(raw=raw, blocklist=["*@y.example"]).quarantine
+
+
+def test_a_rule_may_release_what_is_blocked() -> None:
+    rule = {"if": {"subject": "*invoice*"}, "then": {"quarantine": False}}
+    assert not decide(rule, blocklist=["*@bank.example"]).quarantine
+
+
+def test_the_trail_tells_what_had_a_part() -> None:
+    rules: list[dict[str, Any]] = [
+        {"if": {"subject": "x"}, "then": {"queue": "no"}},
+        {
+            "if": {"subject": "*invoice*"},
+            "then": {"queue": "billing", "tags": ["a"], "priority": "high", "quarantine": False, "reroute": True},
+        },
+        {"if": {"spf": "pass"}, "then": {"queue": "no"}},
+        {"then": {"discard": True, "auto_reply": False}, "stop": True},
+        then(queue="never"),
+    ]
+    assert decide(*rules, blocklist=["*@bank.example"]).trail == (
+        Step("class", "no sign of a machine", "human"),
+        Step("blocklist", "ana@bank.example is on it as *@bank.example", "quarantine"),
+        Step(
+            "rule r2",
+            'subject "Your invoice" matches *invoice*',
+            "queue billing, priority high, tag a, no quarantine, reroute",
+        ),
+        Step("rule r3", "spf is not yet in force", "no match: a condition is not yet in force"),
+        Step("rule r4", "no condition", "discard, no auto-reply, stop"),
+        Step("queues", "rules say so", "billing"),
+    )
+
+
+def test_explaining_adds_steps_and_changes_nothing_else() -> None:
+    rules: list[dict[str, Any]] = [{"if": {"subject": "x"}}, {"then": {"tags": ["a"]}, "stop": True}, then(tags=["b"])]
+    made = chain(*rules)
+    plain = made.decide("support", scan(RAW), 10)
+    explained = made.decide("support", scan(RAW), 10, explain=True)
+    assert [step for step in explained.trail if step in plain.trail] == list(plain.trail)
+    assert Step("blocklist", "ana@bank.example is on neither list", "not blocked") in explained.trail
+    assert Step("rule r1", 'subject "Your invoice" matches none of x', "no match") in explained.trail
+    assert Step("rule r3", "not looked at", "-") in explained.trail
+    assert (plain.queues, plain.tags) == (explained.queues, explained.tags)
+    allowed = chain(allowlist=["*@bank.example"]).decide("support", scan(RAW), 10)
+    assert allowed.trail[1] == Step("allowlist", "ana@bank.example is on it as *@bank.example", "not blocked")
+
+
+def test_a_rule_that_does_nothing_says_so() -> None:
+    assert decide({}).trail[1] == Step("rule r1", "no condition", "matches, and does nothing")
+
+
+def test_the_last_resort_is_the_linked_queues() -> None:
+    verdict = last_resort(("one", "two"), "it broke")
+    assert verdict.queues == ("one", "two")
+    assert verdict.tags == (UNREAD_TAG,)
+    assert not verdict.auto_reply
+    assert verdict.trail[0] == Step("intake", "it broke", "taken as it is")
+    assert last_resort((), "it broke").queues == ("unrouted",)
