@@ -14,6 +14,7 @@ import ssl
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from gateway import events
@@ -330,6 +331,7 @@ def _is_loopback(host: str) -> bool:
     return ipaddress.ip_address(host.partition("%")[0]).is_loopback
 
 
+@lru_cache(maxsize=4096)
 def _group(address: str) -> str:
     """Return what counts as one client: an IPv4 address, or the /64 that one IPv6 customer has to choose from."""
     ip = ipaddress.ip_address(address.partition("%")[0])

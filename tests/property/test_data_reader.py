@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +17,7 @@ HONEST_LINES = st.lists(st.lists(st.sampled_from([b".", b"a", b" ", b"x" * 499])
 
 def pieces_of(data: bytes, cuts: list[int]) -> list[bytes]:
     borders = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    return [data[a:b] for a, b in zip(borders, borders[1:], strict=False)]
+    return [data[a:b] for a, b in pairwise(borders)]
 
 
 def read(data: bytes, cuts: list[int], limit: int = 10**9) -> tuple[DataReader, bytes | None]:
