@@ -76,6 +76,7 @@ class Daemon:
         self.rules = self.home / "rules.toml"
         self._env = {"MAIL_GATEWAY_CONFIG": str(self.config), **(env or {})}
         self._command = [*wrapper, sys.executable, *program, "run"]
+        self._is_wrapped = bool(wrapper)
         self.more_env: dict[str, str] = {}  # for the next start of the daemon, not for commands
         self._process: Process | None = None
         self._notify: socket.socket | None = None
@@ -157,6 +158,9 @@ class Daemon:
     def stop(self, timeout: float = 30) -> int:
         """SIGTERM; return the exit code."""
         assert self._process is not None
+        if self._is_wrapped and self.is_running:  # a tracer keeps signals to itself
+            os.kill(self.pid, signal.SIGTERM)
+            self._process.wait(timeout)
         return self._process.stop(timeout)
 
     def kill(self) -> None:
@@ -169,7 +173,7 @@ class Daemon:
 
     def close(self) -> None:
         if self._process is not None:
-            self._process.stop()
+            self._process.kill()
         if self._notify is not None:
             self._notify.close()
         shutil.rmtree(self.home, ignore_errors=True)
