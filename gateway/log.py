@@ -35,7 +35,12 @@ def set_up(level: str = "info", format: str = "auto", stream: TextIO | None = No
     elif chosen == "console":
         tail = [
             structlog.processors.TimeStamper("%H:%M:%S", utc=False),
-            structlog.dev.ConsoleRenderer(colors=stream.isatty(), sort_keys=False, pad_event_to=0),
+            structlog.dev.ConsoleRenderer(
+                colors=stream.isatty(),
+                sort_keys=False,
+                pad_event_to=0,
+                exception_formatter=structlog.dev.plain_traceback,  # the rich one prints locals: mail and passwords
+            ),
         ]
         factory = structlog.PrintLoggerFactory(stream)
     else:
