@@ -618,6 +618,34 @@ def pass_time(rig: Rig, seconds: float) -> None:
     rig.call(look)
 
 
+@pytest.mark.parametrize("loop_factory", [uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
+def test_rude_clients_leave_nothing_behind(
+    make_rig: Callable[..., Rig], loop_factory: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """Every way of going away in the middle, on every listener: all is given back and no exception gets loose."""
+    rig = make_rig(loop_factory=loop_factory)
+    stray: list[Any] = []
+    rig.call(rig._loop.set_exception_handler, lambda loop, context: stray.append(context))
+    session = f"EHLO me\r\nAUTH PLAIN {PLAIN}\r\n{ENVELOPE}DATA\r\n{LETTER}.\r\nNOOP\r\n".encode()
+    hello = b"EHLO me\r\nSTARTTLS\r\n"
+    cuts = [0, 5, 12, 60, 110, 150, 200, 300, len(session)]
+    whole = 0
+    for scheme in ("smtp+insecure", "smtp", "smtps"):
+        for cut in cuts:
+            for resets in (False, True):
+                plug = socket.create_connection(("127.0.0.1", rig.port(scheme)), timeout=20)
+                plug.sendall((hello if scheme == "smtp" else b"") + session[:cut])
+                if resets:
+                    plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                plug.close()
+                whole += scheme == "smtp+insecure" and cut == len(session)
+    wait_until(lambda: not rig.server._dialogs and not rig.server._from, "all are gone")
+    assert stray == []
+    assert rig.server._reserved == 0
+    assert len(rig.outbox()) <= whole
+    send(rig.login(), LETTER)
+
+
 def test_closing_lets_a_commit_finish_and_says_goodbye_to_the_others(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig()
     busy, idle = logged_in(rig), logged_in(rig)
