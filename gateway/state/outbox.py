@@ -19,7 +19,7 @@ from itertools import chain
 from typing import Any, Final
 
 from gateway.model import OutboxKind, Submission, from_ms, read_id, show_id, to_ms
-from gateway.state import lanes, raw
+from gateway.state import lanes, queues, raw
 from gateway.state.lifecycle import PERSON, SETTLED, WAITING, Event, LaneState, State, move
 from gateway.state.raw import CHUNK_BYTES, Chunk, chunk_key
 from gateway.state.rows import insert_many
@@ -49,11 +49,14 @@ class Accepting:
 
 
 def accept(db: sqlite3.Connection, items: Sequence[Accepting]) -> Sequence[None]:
-    """Operation: take responsibility. Bytes, message and one row a recipient, due at once; `250` may follow."""
+    """Operation: take responsibility. Bytes, message and one row a recipient, due at once; `250` may follow. The
+    conversation that it replies to is answered.
+    """
     raw.insert(db, [chunk for item in items for chunk in item.chunks])
+    conversations = queues.tie_outbound(db, [_tie(item.submission) for item in items])
     messages: list[tuple[object, ...]] = []
     recipients: list[tuple[object, ...]] = []
-    for item in items:
+    for item, conversation in zip(items, conversations, strict=True):
         submission = item.submission
         envelope, at = submission.envelope, to_ms(submission.accepted_at)
         messages.append(
@@ -69,7 +72,7 @@ def accept(db: sqlite3.Connection, items: Sequence[Accepting]) -> Sequence[None]
                 submission.subject,
                 len(submission.raw),
                 at,
-                None,
+                conversation,
             )
         )
         recipients.extend(
@@ -79,6 +82,16 @@ def accept(db: sqlite3.Connection, items: Sequence[Accepting]) -> Sequence[None]
     insert_many(db, _OUTBOX, messages)
     insert_many(db, _RECIPIENT, recipients)
     return [None] * len(items)
+
+
+def _tie(submission: Submission) -> queues.Tie:
+    return queues.Tie(
+        submission.touchpoint,
+        submission.message_id,
+        submission.references,
+        to_ms(submission.accepted_at),
+        answers=submission.kind is OutboxKind.REPLY,
+    )
 
 
 # --- a step: record and claim ----------------------------------------------------------------------------------------

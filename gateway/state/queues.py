@@ -209,11 +209,8 @@ def _messages(db: sqlite3.Connection, ids: Collection[int]) -> dict[int, tuple[s
 def _find_threads(db: sqlite3.Connection, keys: Collection[int]) -> dict[int, int]:
     if not keys:
         return {}
-    return dict(
-        db.execute(
-            "SELECT key, conversation FROM thread WHERE key IN (SELECT value FROM json_each(?))", (as_json(keys),)
-        )
-    )
+    query = "SELECT key, conversation FROM thread WHERE key IN (SELECT value FROM json_each(?))"
+    return dict(db.execute(query, (as_json(list(keys)),)))
 
 
 # --- after a crash ---------------------------------------------------------------------------------------------------
@@ -413,12 +410,6 @@ def tie_outbound(db: sqlite3.Connection, ties: Sequence[Tie]) -> Sequence[int | 
             (as_json([(one.id, one.state.value, one.last_at) for one in known.values()]),),
         )
     return found
-
-
-def touchpoints_of(db: sqlite3.Connection, touchpoints: Collection[str], message_ids: Sequence[str]) -> set[str]:
-    """Return which of `touchpoints` have a conversation that one of these ids belongs to."""
-    owners = {thread_key(touchpoint, one): touchpoint for touchpoint in touchpoints for one in message_ids}
-    return {owners[key] for key in _find_threads(db, owners)}
 
 
 def show_trail(trail: Iterable[Step]) -> str:

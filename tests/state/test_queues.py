@@ -12,9 +12,22 @@ from typing import Any
 
 import pytest
 
-from gateway.model import Arrival, Location, MessageClass, Priority, Step, Verdict, read_id, show_id, to_ms
+from gateway.model import (
+    Arrival,
+    Envelope,
+    Location,
+    MessageClass,
+    OutboxKind,
+    Priority,
+    Step,
+    Submission,
+    Verdict,
+    read_id,
+    show_id,
+    to_ms,
+)
 from gateway.rules.conversation import ConversationState, Ties, thread_key
-from gateway.state import mailboxes, queues, raw
+from gateway.state import mailboxes, outbox, queues, raw
 from gateway.state.queues import Notice, Routed, Tie
 from gateway.state.store import Store, Tuning
 
@@ -245,6 +258,24 @@ def test_a_reply_to_nothing_we_know_belongs_to_nothing(desk: Desk) -> None:
     desk.take("<a@c>")
     assert desk.reply("<r@us>", "<other@c>") is None
     assert desk.reply("<r@us>") is None
+
+
+def test_an_accepted_reply_answers_in_the_transaction_that_accepts_it(desk: Desk) -> None:
+    first = desk.take("<a@c>")
+    for id, kind in ((1, OutboxKind.AUTO_REPLY), (2, OutboxKind.REPLY)):
+        envelope = Envelope("support@example.com", ("c@customer.example",))
+        made = Submission(
+            id, T, "ana", envelope, f"<{id}@us>", "Re: Help", AT.replace(minute=30), b"reply", kind, ("<x@c>", "<a@c>")
+        )
+        desk.store.submit(outbox.accept, outbox.Accepting(made, ((raw.chunk_key(id, 0), b"reply"),))).result(5)
+        assert desk.show(first.conversation)["state"] == ("open" if id == 1 else "answered")
+    shown = desk.show(first.conversation)["messages"]
+    assert [(one["direction"], one["message_id"]) for one in shown] == [
+        ("inbound", "<a@c>"),
+        ("outbound", "<1@us>"),
+        ("outbound", "<2@us>"),
+    ]
+    assert desk.take("<b@c>", "<2@us>").conversation == first.conversation
 
 
 def test_a_closed_conversation_opens_and_a_claimed_one_returns_to_its_owner(desk: Desk) -> None:

@@ -128,7 +128,7 @@ def test_the_touchpoints_own_group_is_no_list() -> None:
     ],
 )
 def test_the_lists_know_the_sender(spam: dict[str, list[str]], quarantine: bool) -> None:
-    verdict = decide(**spam)
+    verdict = chain(**spam).decide("support", scan(RAW), len(RAW))
     assert verdict.quarantine is quarantine
     assert verdict.queues == ("one", "two"), "where it would be if it were released"
 

@@ -145,6 +145,15 @@ def test_many_expressions_are_asked_together_and_answer_as_alone() -> None:
         assert {number for number, node in enumerate(nodes) if node.holds(seen)} == expected
 
 
+def test_expressions_that_are_too_large_together_are_asked_alone() -> None:
+    compiler = Compiler()
+    nodes = [compiler.compile(All((Test("subject", (f"/x{number}(?:[a-z]{{300}}){{3}}/",)),))) for number in range(300)]
+    compiler.finish()
+    assert nodes[0].expressions._union is None  # type: ignore[attr-defined]
+    seen = evidence(b"Subject: x7" + b"a" * 900 + b"\r\n\r\n")
+    assert [number for number, node in enumerate(nodes) if node.holds(seen)] == [7]
+
+
 def test_a_set_that_gives_up_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     compiler = Compiler()
     node = compiler.compile(All((Test("subject", ("/a/", "/b/")),)))

@@ -1,0 +1,178 @@
+"""What is allowed and probably not meant, and what the admin should know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.config import pending
+from gateway.errors import Severity
+from gateway.rules import match
+from tests.unit.config.writing import AGENT, SUPPORT, TOUCHPOINT, check, load, marked_line, said
+
+WARNINGS = {
+    "queue that nobody sees": (
+        TOUCHPOINT.replace('["support"]', '["support", "billing"]  # here') + AGENT,
+        'mail can reach queue "billing", but no agent sees it; add it to an agent\'s ring_groups',
+    ),
+    "queue that nobody sees, misspelt": (
+        SUPPORT + '[[rule]]\nname = "a"\nthen = { queue = "suport" }  # here',
+        'mail can reach queue "suport", but no agent sees it; did you mean "support"?',
+    ),
+    "only an inactive agent sees it": (
+        TOUCHPOINT.replace('["support"]', '["support"]  # here') + AGENT + "active = false",
+        'mail can reach queue "support", but no agent sees it',
+    ),
+    "ring group that nothing feeds": (
+        TOUCHPOINT + AGENT.replace('["support"]', '[\n"support",\n"sales",  # here\n]'),
+        'nothing feeds ring group "sales"; link it to a touchpoint or name it in a rule',
+    ),
+    "nobody may write": (
+        TOUCHPOINT.replace("[[touchpoint]]", "[[touchpoint]]  # here") + AGENT + "touchpoints = []",
+        'nobody may write as touchpoint "support"',
+    ),
+    "only receives": (
+        TOUCHPOINT + 'direction = "inbound"\n' + AGENT + 'touchpoints = ["support"]  # here',
+        'touchpoint "support" only receives, so nobody can write as it',
+    ),
+    "preview role": (
+        TOUCHPOINT + 'preview_roles = ["agent", "supervisor"]  # here\n' + AGENT,
+        'no agent has role "supervisor"; there is "agent"',
+    ),
+    "rule behind the last": (
+        SUPPORT + '[[rule]]\nname = "a"\nstop = true\n[[rule]]  # here\nname = "b"\nstop = true',
+        'rule "b" is never looked at: the rule of line 14 stops all mail',
+    ),
+    "rule without effect": (
+        SUPPORT + '[[rule]]  # here\nname = "a"\nif = { subject = "*" }',
+        'rule "a" does nothing; give it then = { … } or stop = true',
+    ),
+    "same name": (
+        SUPPORT + '[[rule]]\nname = "a"\nif.subject = "x"\nstop = true\n[[rule]]\nname = "a"  # here\nstop = true',
+        'rule "a" is there twice, the first on line 15',
+    ),
+    "never open": (SUPPORT + "[hours.office]  # here\n", 'hours "office" are never open'),
+    "no password": (
+        TOUCHPOINT.replace("[[touchpoint]]", "[[touchpoint]]  # here") + "active = true\n" + AGENT,
+        'touchpoint "support" is active and has no password; add password = "file:…"',
+    ),
+    "missing secret": (
+        TOUCHPOINT + 'password = "file:nowhere"  # here\n' + AGENT,
+        "{directory}/nowhere does not exist",
+    ),
+}
+
+
+@pytest.mark.parametrize(("rules", "message"), WARNINGS.values(), ids=WARNINGS.keys())
+def test_what_looks_mistaken_is_a_warning_at_its_line(tmp_path: Path, rules: str, message: str) -> None:
+    problems = check(tmp_path, rules)
+    assert said(problems) == []
+    wanted = f"rules.toml:{marked_line(rules)}: {message.replace('{directory}', str(tmp_path))}"
+    warnings = said(problems, Severity.WARNING)
+    assert any(each.startswith(wanted) for each in warnings), warnings
+
+
+def test_a_sound_configuration_gives_no_warning(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "secret").chmod(0o600)
+    rules = f"""{TOUCHPOINT}active = true
+password = "file:secret"
+{AGENT}
+[[rule]]
+name = "invoices"
+if = {{ subject = "*invoice*" }}
+then = {{ queue = "linked", priority = "high" }}
+[[rule]]
+name = "the rest"
+stop = true
+"""
+    assert said(load(tmp_path, rules).problems, Severity.WARNING) == []
+
+
+def test_a_secret_that_everybody_can_read_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "secret").chmod(0o644)
+    problems = check(tmp_path, TOUCHPOINT + 'password = "file:secret"\n' + AGENT)
+    assert said(problems, Severity.WARNING) == [
+        f"rules.toml:9: everybody on this machine can read {tmp_path / 'secret'};"
+        f" run: chmod o-rwx {tmp_path / 'secret'}"
+    ]
+
+
+def test_a_delay_nobody_hears_of_is_a_warning(tmp_path: Path) -> None:
+    gateway = '[outbound]\ngive_up_after = "1 hour"'
+    assert any(
+        "nobody will be told of a delay" in each for each in said(check(tmp_path, "", gateway), Severity.WARNING)
+    )
+
+
+def test_empty_rules_say_how_to_add_a_touchpoint(tmp_path: Path) -> None:
+    notices = said(load(tmp_path).problems, Severity.NOTICE)
+    example = next(each for each in notices if "no touchpoint yet" in each)
+    rules = "\n".join(line.strip() for line in example.split("\n")[1:])
+    assert said(check(tmp_path, rules)) == []
+
+
+def test_hours_print_their_next_seven_days(tmp_path: Path) -> None:
+    rules = f"""{SUPPORT}
+[hours.office]
+timezone = "Europe/Lisbon"
+open = ["mon-thu 09:00-13:00, 14:00-18:00", "fri 22:00-02:00"]
+holidays = ["2026-11-25"]
+"""
+    assert (
+        'rules.toml:15: hours "office" (Europe/Lisbon): Mon 2026-11-23 09:00-13:00 and 14:00-18:00,'
+        " Tue 2026-11-24 09:00-13:00 and 14:00-18:00, Wed 2026-11-25 closed (holiday),"
+        " Thu 2026-11-26 09:00-13:00 and 14:00-18:00, Fri 2026-11-27 22:00-02:00, Sat 2026-11-28 closed,"
+        " Sun 2026-11-29 closed"
+    ) in said(check(tmp_path, rules), Severity.NOTICE)
+
+
+# --- not yet in force ------------------------------------------------------------------------------------------------
+
+
+def test_conditions_not_yet_in_force_are_those_that_the_rules_cannot_answer() -> None:
+    from gateway.config.conditions import If
+    from gateway.config.sentences import keys_of
+
+    assert set(keys_of(If)) - {"all", "any", "not"} - match.IN_FORCE == pending.CONDITIONS
+
+
+def test_a_key_without_effect_is_named_where_it_is_set(tmp_path: Path) -> None:
+    rules = f"""{TOUCHPOINT}
+after_fetch = "seen"
+{AGENT}
+[[rule]]
+name = "a"
+stop = true
+[rule.if]
+subject = "x"
+any = [
+  {{ subject = "y" }},
+  {{ not = {{ body = "z" }} }},
+]
+"""
+    gateway = '[store]\nretention = "2 days"\n[imap]\n[http]\nlisten = ""\n'
+    notices = [each for each in said(check(tmp_path, rules, gateway), Severity.NOTICE) if "not yet" in each]
+    assert notices == [
+        "gateway.toml:2: store.retention is not yet in force",
+        "gateway.toml:4: http is not yet in force",
+        "rules.toml:10: touchpoint.after_fetch is not yet in force",
+        "rules.toml:24: rule.if.body is not yet in force",
+    ]
+
+
+def test_a_key_that_says_what_happens_anyway_is_not_named(tmp_path: Path) -> None:
+    rules = f'{TOUCHPOINT}after_fetch = "keep"\nauth = "password"\npreview_roles = []\n{AGENT}'
+    assert not [each for each in said(check(tmp_path, rules), Severity.NOTICE) if "not yet" in each]
+
+
+def test_a_provider_that_wants_oauth_says_so(tmp_path: Path) -> None:
+    rules = TOUCHPOINT + 'provider = "microsoft"  # here\n' + AGENT
+    problems = check(tmp_path, rules)
+    wanted = (
+        f'rules.toml:{marked_line(rules)}: touchpoint "support" would log in by OAuth 2.0, which is not yet in force'
+    )
+    assert any(each.startswith(wanted) for each in said(problems, Severity.NOTICE))
+    assert said(problems) == []
