@@ -41,6 +41,9 @@ T = TypeVar("T")
 _OTHER_FOLDERS_EVERY: Final = timedelta(seconds=60)
 _LITERAL_SLACK: Final = 1024 * 1024  # servers estimate RFC822.SIZE; a little more than the limit is still read
 _RELIST_MESSAGES: Final = 500
+# The server's clock is not ours, and INTERNALDATE has no fractions. After a change of UIDVALIDITY a message of these
+# minutes is rather taken too much than missed.
+_CLOCKS_DIFFER: Final = timedelta(minutes=5)
 _ALARM_AFTER: Final = 3  # failures in a row: a provider's hiccup is not worth a person's look
 _PYTHON_SLICE: Final = 32  # messages handled before other tasks get their turn
 
@@ -157,9 +160,10 @@ class _Mailbox:
             case watcher.Renumber(folder):
                 return await self._renumber(folder)
             case watcher.Look(cursor=cursor, few=few, retry=retry):
-                if retry:
+                looked = await self._look(cursor, few)
+                if retry:  # after the look: what troubles the server must not come before new mail
                     await self._retry_owed()
-                return await self._look(cursor, few)
+                return looked
             case watcher.Idle(seconds):
                 return watcher.Waited(await self._call(self._live.idle, seconds))
             case watcher.Sleep(seconds):
@@ -257,7 +261,7 @@ class _Mailbox:
         if history == "all":
             begins_at, cursor, skipped = datetime.fromtimestamp(0, UTC), 0, 0
         else:
-            begins_at, cursor, skipped = now, await self._last_uid(selected), selected.exists
+            begins_at, cursor, skipped = now - _CLOCKS_DIFFER, await self._last_uid(selected), selected.exists
         if isinstance(history, timedelta):
             begins_at = now - history
             wanted = [uid for uid in await self._uids_from(begins_at) if uid <= cursor]

@@ -36,7 +36,8 @@ class Client:
         tls = settings.pop("tls", None)
         settings.setdefault("literal_bytes", 1_000_000)
         settings.setdefault("answer_seconds", 5.0)
-        return await self.call(partial(imap.connect, server, tls, login, password, **settings))
+        session: Session = await self.call(partial(imap.connect, server, tls, login, password, **settings))
+        return session
 
     async def call(self, method: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         with trio.fail_after(10):
