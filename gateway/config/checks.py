@@ -318,7 +318,7 @@ def _check_queue_names(draft: Draft, document: Document) -> Iterator[Problem]:
 def _check_hours_names(draft: Draft, document: Document) -> Iterator[Problem]:
     for state, path in _named_hours(draft):
         name = state.rpartition(":")[0]
-        if name not in draft.hours:
+        if name and name not in draft.hours:
             hint = suggest(name, draft.hours) or "; add a table [hours." + name + "]"
             yield document.problem(path, f'unknown hours "{name}"{hint}')
 

@@ -26,10 +26,13 @@ _SENTENCES = {
     "Invalid statement": 'this is neither key = value nor a [table]; text needs quotes, comments begin with "#"',
     "Unescaped '\\' in a string": "a \\ in double quotes must be written \\\\, or use single quotes",
     "Unterminated string": "the text has no closing quote",
-    "Unclosed array": "the list has no closing ]",
-    "Unclosed inline table": "the table has no closing }, or is spread over several lines; write [name.table] instead",
+    "Unclosed array": "the list has no closing ], or lacks a comma",
+    "Unclosed inline table": "the table has no closing }, or lacks a comma; it must stand on one line",
+    "Invalid initial character": "a key must begin here; a table in braces must stand on one line",
+    "Expected ']'": "the table has no closing ]",
     "Expected newline or end of document after a statement": "something stands behind the value; one key to a line",
     "Illegal character": "there is a character here that TOML does not allow, or the text has no closing quote",
+    "Found invalid character": "there is a character here that TOML does not allow, or the text has no closing quote",
 }
 
 
@@ -85,7 +88,7 @@ def _explain(path: Path, text: str, reason: str) -> Problem:
     elif where[1]:
         line = int(where[1])
     else:
-        line = text.rstrip("\n").count("\n") + 1
+        line = positions.last_statement(text)
     reason = reason[: where.start()] if where else reason
     for begin, sentence in _SENTENCES.items():
         if reason.startswith(begin):

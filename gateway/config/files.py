@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from html import unescape
 from pathlib import Path
 
 LARGEST_TEXT_BYTES = 512 * 1024  # a signature of this size would travel with every mail
 IMAGE_LIMIT_BYTES = 50 * 1024  # exclusive: an image of exactly this size is refused
 
-_IMAGE_SOURCE = re.compile(r"""<img\b[^>]*?\bsrc\s*=\s*(?:"file:([^"]*)"|'file:([^']*)')""", re.IGNORECASE)
+_IMAGE_SOURCE = re.compile(
+    r"""<img\b[^<>]{0,2000}?\bsrc\s*=\s*(?:"file:([^"<>]*)"|'file:([^'<>]*)'|file:([^\s"'<>]+))""", re.IGNORECASE
+)
 _MAGIC = {  # by bytes, never by name
     b"\xff\xd8\xff": "jpeg",
     b"GIF87a": "gif",
@@ -103,4 +106,5 @@ def image_type(data: bytes) -> str | None:
 def image_sources(html: str) -> Iterator[tuple[str, int]]:
     """Yield the name behind `file:` of every `<img src="file:…">`, and its line (from 1) in `html`."""
     for found in _IMAGE_SOURCE.finditer(html):
-        yield found[1] or found[2] or "", html.count("\n", 0, found.end()) + 1
+        source = unescape(found[1] or found[2] or found[3] or "").strip()
+        yield source, html.count("\n", 0, found.end()) + 1

@@ -230,7 +230,7 @@ class GatewayFile(Model):
         """The default of `rules` lies beside the file, and [imap] has the certificate of [submission]."""
         if not isinstance(data, dict) or not info.context:
             return data
-        filled = {"rules": "rules.toml"} | data
+        filled: dict[str, Any] = {"rules": "rules.toml"} | data
         submission: Any = filled.get("submission")
         imap: Any = filled.get("imap", {})
         if isinstance(submission, dict) and isinstance(imap, dict) and submission.get("certificate"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 Path = tuple[str | int, ...]
@@ -78,11 +79,20 @@ def find_positions(text: str) -> Positions:
     return Positions(scanner.lines, scanner.texts)
 
 
+def last_statement(text: str) -> int:
+    """Return the line on which the last statement of a broken text begins: the one whose end is missing."""
+    scanner = _Scanner(text.replace("\r\n", "\n"))
+    with suppress(IndexError, ValueError, RecursionError):
+        scanner.document()
+    return scanner.statement
+
+
 class _Scanner:
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
         self.line = 1
+        self.statement = 1
         self.lines: dict[Path, int] = {}
         self.texts: dict[Path, int] = {}
         self.arrays: dict[Path, int] = {}  # tables opened so far under each [[name]]
@@ -91,6 +101,7 @@ class _Scanner:
         table: Path = ()
         self.take(_BLANK)
         while self.at < len(self.text):
+            self.statement = self.line
             if self.text[self.at] == "[":
                 table = self.header()
             else:
@@ -167,7 +178,10 @@ class _Scanner:
             if self.text[self.at] == "]":
                 break
             self.lines[*path, index] = self.line
+            start = self.at
             self.value((*path, index))
+            if self.at == start:
+                raise ValueError(f"line {self.line} is not TOML")
             index += 1
             self.take(_BLANK)
             if self.text[self.at] == ",":
@@ -188,7 +202,7 @@ class _Scanner:
 
     def take(self, pattern: re.Pattern[str]) -> str:
         found = pattern.match(self.text, self.at)
-        if found is None:  # pragma: no cover - only on a text that tomllib refuses
+        if found is None:
             raise ValueError(f"line {self.line} is not TOML")
         taken = found.group()
         self.at = found.end()

@@ -25,7 +25,7 @@ from gateway.config import hours
 from gateway.config.base import Model
 from gateway.config.conditions import All, If
 from gateway.config.files import Content, Files, Image, image_sources
-from gateway.config.gateway_file import OptionalPath
+from gateway.config.gateway_file import parse_path
 from gateway.config.providers import NOT_YET, PROFILES, Profile
 from gateway.config.secrets import Secret, SecretRef
 from gateway.config.values import (
@@ -71,6 +71,13 @@ def parse_content(value: object, info: ValidationInfo) -> Content:
 
 
 Text = Annotated[str, PlainValidator(parse_content)]
+
+
+def _authority(value: object, info: ValidationInfo) -> Path | None:
+    """Return the file to open at each connection, which is the kept one where a copy of the rules is loaded."""
+    path = parse_path(value, info)
+    files: Files | None = (info.context or {}).get("files")
+    return files.where(path) if path is not None and files is not None else path
 
 
 def _find_images(html: str, info: ValidationInfo) -> dict[str, Image]:
@@ -238,7 +245,7 @@ class Touchpoint(Model):
     smtp_login: Name
     password: Secret = None
     auth: Literal["password", "oauth2"] = "password"
-    ca_file: OptionalPath = None
+    ca_file: Annotated[Path | None, PlainValidator(_authority)] = None
     linked_queues: tuple[QueueName, ...] = ()
     aliases: tuple[Address, ...] = ()
     folders: Annotated[tuple[Name, ...], AfterValidator(some)] = ("INBOX",)

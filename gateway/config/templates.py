@@ -52,12 +52,18 @@ def find_uses(source: str) -> list[Use]:
     environment = _environment()
     try:
         tree = environment.parse(source)
-        environment.compile(tree)
+        _check_names(tree, environment)
+        environment.compile(source)
     except TemplateSyntaxError as error:
         raise TemplateProblem(f"the template cannot be read: {error.message}", error.lineno) from None
     except RecursionError:
         raise TemplateProblem("the template is nested far too deep", 1) from None
-    tree = environment.parse(source)  # compiling has changed it
+    free = find_undeclared_variables(tree) - set(environment.globals)
+    return [use for use in _walk(tree, frozenset()) if use.variable in free]
+
+
+def _check_names(tree: nodes.Template, environment: ImmutableSandboxedEnvironment) -> None:
+    """Raise TemplateProblem for what compiling forgives or explains less well."""
     for kind in (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends):
         for node in tree.find_all(kind):
             raise TemplateProblem("a template stands alone: it cannot include, import or extend another", node.lineno)
@@ -68,8 +74,6 @@ def find_uses(source: str) -> list[Use]:
     for test in tree.find_all(nodes.Test):
         if test.name not in environment.tests:
             raise TemplateProblem(f'unknown test "{test.name}"{suggest(test.name, environment.tests)}', test.lineno)
-    free = find_undeclared_variables(tree) - set(environment.globals)
-    return [use for use in _walk(tree, frozenset()) if use.variable in free]
 
 
 def _walk(node: nodes.Node, defined: frozenset[tuple[str, str | None]]) -> Iterator[Use]:
