@@ -120,7 +120,7 @@ def decide(transcript: Transcript, *, null_return_path: bool = False) -> Decisio
         rest, trouble = _judge_data(t)
         judged = [(found or rest, None) for found, _ in judged]
         troubles += [trouble] if trouble else []
-    if t.lost is not None and not troubles and not t.proven:
+    if t.lost is not None and t.dot is None and not troubles and not t.proven:
         troubles.append(_unreachable(t.lost))
     worked = any(reply is not None and reply.code != 421 for reply in t.rcpt) and not troubles
     return Decision(

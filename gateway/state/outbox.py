@@ -113,7 +113,8 @@ class Claimed:
     """A message to be tried now. `attempt` numbers the tries of the message, from 1; it is in the trace field.
 
     `begun`: the recipients are `sending` already. `raw` is None for a message of more than one chunk: read those one
-    by one (`read_chunk`). `more`: others were due too. Times are ms.
+    by one (`read_chunk`). `more`: others were due too. `probing`: the lane is not open, for this cause; this message
+    finds out whether it can be. Times are ms.
     """
 
     id: int
@@ -132,6 +133,7 @@ class Claimed:
     accepted_at: int
     conversation: int | None
     more: bool
+    probing: str | None
     raw: bytes | None = field(repr=False)
 
 
@@ -167,7 +169,10 @@ class Fated:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """One attempt, ended. `at`: ms. `counted`: the provider took the message. `lane`: what it did to the lane."""
+    """One attempt, ended. `at`: ms. `counted`: the provider took the message. `lane`: what it did to the lane.
+
+    `notice`: goes to the writer in the transaction that records the refusal.
+    """
 
     id: int
     touchpoint: str
@@ -177,6 +182,7 @@ class Done:
     at: int
     counted: bool = False
     lane: lanes.Change | None = None
+    notice: queues.Notice | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +244,8 @@ def _record(db: sqlite3.Connection, attempts: Sequence[Done]) -> None:
         )
     if changes := [done.lane for done in attempts if done.lane is not None]:
         lanes.change(db, changes)
+    if notices := [done.notice for done in attempts if done.notice is not None]:
+        queues.put_notice(db, notices)
 
 
 def _claim(db: sqlite3.Connection, want: Want, count: int) -> Iterator[Claimed]:
@@ -309,6 +317,7 @@ def _claim(db: sqlite3.Connection, want: Want, count: int) -> Iterator[Claimed]:
             at,
             conversation,
             more and lane.is_open,
+            None if lane.is_open else lane.cause or "",
             bytes_of.get(chunk_key(id, 0)),
         )
 
@@ -351,18 +360,31 @@ class Begin:
     recipients: tuple[tuple[int, State], ...]
 
 
-def begin_data(db: sqlite3.Connection, items: Sequence[Begin]) -> Sequence[frozenset[int]]:
-    """Operation: `sending`, before DATA. Return the numbers that are ours to send; another claim has the others."""
+def begin_data(db: sqlite3.Connection, items: Sequence[Begin]) -> Sequence[bool]:
+    """Operation: `sending`, before DATA. True where all of the recipients are ours to send.
+
+    Where another claim has overtaken this one for even one of them, nothing is begun: the server has taken them all
+    in one envelope by now, and they can only be sent together.
+    """
     rows = [
         (item.id, number, item.attempt, before.value, move(before, Event.DATA_BEGUN))
         for item in items
         for number, before in item.recipients
     ]
-    begun: dict[tuple[int, int], set[int]] = {(item.id, item.attempt): set() for item in items}
+    begun: dict[tuple[int, int], int] = defaultdict(int)
     for part, statement in _in_parts(_beginning, rows):
-        for id, attempt, number in db.execute(statement, part).fetchall():
-            begun[id, attempt].add(number)
-    return [frozenset(begun[item.id, item.attempt]) for item in items]
+        for id, attempt in db.execute(statement, part).fetchall():
+            begun[id, attempt] += 1
+    whole = [begun[item.id, item.attempt] == len(item.recipients) for item in items]
+    undone = [
+        (item.id, number, item.attempt, State.SENDING.value, before.value)
+        for item, is_whole in zip(items, whole, strict=True)
+        if not is_whole
+        for number, before in item.recipients
+    ]
+    for part, statement in _in_parts(_beginning, undone):
+        db.execute(statement, part).fetchall()
+    return whole
 
 
 def read_chunk(db: sqlite3.Connection, id: int, number: int) -> bytes | None:
@@ -379,11 +401,20 @@ def recover(db: sqlite3.Connection, starts: Sequence[int]) -> Sequence[int]:
 
     What was claimed and not begun needs nothing: it is due at the time that was committed with the claim.
     """
-    now = starts[0]
+    return [_recover(db, now, None) for now in starts]
+
+
+def recover_lane(db: sqlite3.Connection, items: Sequence[tuple[str, int]]) -> Sequence[int]:
+    """Operation: the same for one touchpoint (and now in ms), when its task begins again after a fault of ours."""
+    return [_recover(db, now, touchpoint) for touchpoint, now in items]
+
+
+def _recover(db: sqlite3.Connection, now: int, touchpoint: str | None) -> int:
+    where, values = ("", ()) if touchpoint is None else (" AND recipient.touchpoint = ?", (touchpoint,))
     found = db.execute(
         "SELECT outbox, number, kind FROM recipient INDEXED BY recipient_open JOIN outbox ON outbox.id = outbox"
-        " WHERE settled_at IS NULL AND state = ?",
-        (State.SENDING.value,),
+        f" WHERE settled_at IS NULL AND recipient.state = ?{where}",
+        (State.SENDING.value, *values),
     ).fetchall()
     uncertain = move(State.SENDING, Event.INTERRUPTED)
     dropped = move(State.UNCERTAIN, Event.DROPPED)
@@ -398,7 +429,7 @@ def recover(db: sqlite3.Connection, starts: Sequence[int]) -> Sequence[int]:
         "UPDATE recipient SET state = ?, next_attempt_at = NULL, reply = ? WHERE outbox = ? AND number = ?",
         [(uncertain, "stopped while it was being sent; the message may have left", *key) for key in kept],
     )
-    return [len(kept)] + [0] * (len(starts) - 1)
+    return len(kept)
 
 
 # --- what the dispatcher asks ----------------------------------------------------------------------------------------
@@ -620,10 +651,7 @@ def _recording(rows: int) -> str:
 
 @cache
 def _beginning(rows: int) -> str:
-    return (
-        f"UPDATE recipient SET state = new.column5 FROM {_values(5, rows)} WHERE {_OURS}"
-        " RETURNING outbox, attempt, number"
-    )
+    return f"UPDATE recipient SET state = new.column5 FROM {_values(5, rows)} WHERE {_OURS} RETURNING outbox, attempt"
 
 
 @cache
