@@ -49,8 +49,10 @@ def to_eol(text: bytes, eol: bytes) -> bytes:
 
 def encode_text(data: bytes, eol: bytes) -> tuple[str, bytes]:
     """Return (transfer encoding, body) for text of any octets: 7bit where it can be, else the shorter of the two."""
+    if b"\0" in data:  # UTF-16 and its like, in which a line break is no single octet
+        return "base64", base64_lines(data, eol)
     data = to_eol(data, eol)
-    if data.isascii() and b"\0" not in data and is_short_lined(data) and b"\r" not in data.replace(b"\r\n", b""):
+    if data.isascii() and is_short_lined(data) and b"\r" not in data.replace(b"\r\n", b""):
         return "7bit", data
     quoted = quoted_printable(data, eol)
     if len(quoted) > len(data) * 2:  # mostly outside ASCII

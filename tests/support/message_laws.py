@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import email
-import email.message
 import re
 from email import policy
+from email.message import Message
 from typing import NamedTuple
 
 from gateway.outbound.signature.block import MARKER, RenderedSignature, text_block
@@ -21,23 +21,24 @@ class Insertion(NamedTuple):
     below: str
 
 
-def parse(raw: bytes) -> email.message.Message:
+def parse(raw: bytes) -> Message:
     return email.message_from_bytes(raw, policy=policy.compat32)
 
 
-def leaves(message: email.message.Message) -> list[email.message.Message]:
+def leaves(message: Message) -> list[Message]:
     """All parts that hold something themselves, without looking into attached messages."""
-    if message.get_content_maintype() == "multipart" and message.is_multipart():
-        return [leaf for child in message.get_payload() for leaf in leaves(child)]  # type: ignore[union-attr]
-    return [message]
+    children = message.get_payload()
+    if message.get_content_maintype() != "multipart" or not isinstance(children, list):
+        return [message]
+    return [leaf for child in children if isinstance(child, Message) for leaf in leaves(child)]
 
 
-def stored(leaf: email.message.Message) -> str:
+def stored(leaf: Message) -> str:
     """The leaf with all its octets as they stand in the message."""
     return str(leaf)
 
 
-def text_of(leaf: email.message.Message) -> str:
+def text_of(leaf: Message) -> str:
     octets = leaf.get_payload(decode=True)
     assert isinstance(octets, bytes)
     charset = leaf.get_content_charset() or "utf-8"
@@ -46,7 +47,7 @@ def text_of(leaf: email.message.Message) -> str:
     )
 
 
-def top_fields(message: email.message.Message) -> list[tuple[str, str]]:
+def top_fields(message: Message) -> list[tuple[str, str]]:
     return [(name, value) for name, value in message.raw_items() if name.lower() not in CHANGEABLE]
 
 

@@ -21,8 +21,8 @@ from gateway.mime.charset import UTF_8, charset
 from gateway.mime.compose import body_part, image_part
 from gateway.mime.splice import Edit, fresh_boundary, line_end, set_charset, set_field, splice
 from gateway.mime.structure import Part, scan
-from gateway.outbound.signature.block import MARKER, RenderedSignature, html_block, text_block
-from gateway.outbound.signature.placement import mask, place_in_html, place_in_text
+from gateway.outbound.signature.block import RenderedSignature, html_block, text_block
+from gateway.outbound.signature.placement import place_in_html, place_in_text
 from gateway.outbound.signature.protect import has_armour, protection
 
 ALREADY_THERE: Final = "already there"
@@ -298,7 +298,7 @@ def _html_edits(raw: bytes, path: Path, signature: RenderedSignature) -> list[Ed
     part = path[-1]
     text = _read(raw, part)
     place = place_in_html(text.octets)
-    if any(not place.is_quoted(match.start()) for match in re.finditer(MARKER.encode(), mask(text.octets))):
+    if place.has_block:
         return []
     block = html_block(signature).decode("ascii") + "\n"
     if place.at and text.octets[place.at - 1] != 0x0A:

@@ -9,33 +9,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Final, NamedTuple
 
+from gateway.outbound.signature.block import MARKER
+
 _DIGIT = re.compile(rb"\d")
+_COLONS: Final = (b":", b"\xef\xbc\x9a")
+_NAME = re.compile(rb"<([a-z]{1,20}\d?)\b")
 
 
 class Place(NamedTuple):
-    """`at`: offset for the block. `quotes`: what is quoted, as offsets; the marker in there is an older message's."""
+    """`at`: offset for the block. `has_block`: a block with our marker is there, and not in what is quoted, where it
+    would be an older message's (HTML only; text has no marker)."""
 
     at: int
     is_above_quote: bool
-    quotes: tuple[tuple[int, int], ...] = ()
-
-    def is_quoted(self, offset: int) -> bool:
-        return any(start <= offset < end for start, end in self.quotes)
+    has_block: bool = False
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
 
 # "-----Original Message-----", "---------- Forwarded message ---------", "----- Forwarded message from Ana -----"
-_DASHED = re.compile(rb"[ \t]*-{4,}[ \t]?[^-\s][^\n]{1,200}?-{4,}\s*\Z")
+_DASHED = re.compile(rb"[ \t]*+-{4,}+[ \t]?[^-\s][^\n]{1,200}?-{4,}+\s*\Z")
 _RULE = re.compile(rb"_{20,}\s*\Z")  # Outlook on the web
 _FROM_LINE = re.compile(
     rb"\*?(?:From|Von|De|Da|Van|Fra|Od|Fr\xc3\xa5n|\xd0\x9e\xd1\x82|\xe5\x8f\x91\xe4\xbb\xb6\xe4\xba\xba"
     rb"|\xe5\xb7\xae\xe5\x87\xba\xe4\xba\xba)[ \t]?:\*?[ \t][^\n]*"
 )
 _HEADER_LINE = re.compile(rb"\*?[^\s:>*-][^:\n]{0,40}:\*?(?:[ \t]|\xc2\xa0)\S")
+_SEPARATOR_SIGNS: Final = frozenset(bytes([sign]) for sign in b"-_ \t*FVDO\xc3\xd0\xe5")
 _MAX_ATTRIBUTION = 3  # lines
 
 
@@ -47,7 +51,7 @@ def place_in_text(text: bytes) -> Place:
     first_quoted = next((i for i, is_quoted in enumerate(quoted) if is_quoted), len(lines))
     separator = _separator(lines)
     if separator is not None and separator < first_quoted:
-        return Place(starts[separator], True, ((starts[separator], len(text)),))
+        return Place(starts[separator], True)
     if first_quoted < len(lines):
         signature = _client_signature(lines, quoted)
         last_own = _last(signature, lambda i: not quoted[i] and bool(lines[i].strip()))
@@ -55,7 +59,7 @@ def place_in_text(text: bytes) -> Place:
         is_empty_above = not any(line.strip() for line in lines[:begin])
         # A quote with only the client's signature under it may be the end of an answer that is still to be written.
         if last_own < first_quoted and not (is_empty_above and signature < len(lines)):
-            return Place(starts[begin], True, ((starts[begin], len(text)),))
+            return Place(starts[begin], True)
     end = _last(len(lines), lambda i: bool(lines[i].strip())) + 1
     return Place(starts[end] if end < len(starts) else len(text), False)
 
@@ -75,13 +79,16 @@ def _last(before: int, holds: Callable[[int], bool]) -> int:
 def _separator(lines: list[bytes]) -> int | None:
     """A line behind which everything is somebody else's, known by what follows it."""
     for index, line in enumerate(lines):
-        if line[:1] in b"-_ \t" and (_DASHED.match(line) or _RULE.match(line)):
-            following = [one for one in lines[index + 1 : index + 6] if one.strip()][:3]
-            if any(b":" in one for one in following) and not any(one.startswith(b">") for one in following):
-                return index
-        elif line[:1] in b"*FVDO\xc3\xd0\xe5" and _FROM_LINE.match(line):
-            following = lines[index + 1 : index + 6]
+        first = line[:1]
+        if first not in _SEPARATOR_SIGNS:
+            continue
+        following = lines[index + 1 : index + 6]
+        if _FROM_LINE.match(line):
             if sum(1 for one in following if _HEADER_LINE.match(one)) >= 2 and _DIGIT.search(b"".join(following)):
+                return index
+        elif _DASHED.match(line) or _RULE.match(line):
+            said = [one for one in following if one.strip()][:3]
+            if any(b":" in one for one in said) and not any(one.startswith(b">") for one in said):
                 return index
     return None
 
@@ -101,7 +108,7 @@ def _attribution(lines: list[bytes], first_quoted: int) -> int:
     index = first_quoted
     while index > 0 and not lines[index - 1].strip():
         index -= 1
-    if index == 0 or not lines[index - 1].rstrip().endswith((b":", b"\xef\xbc\x9a")):
+    if index == 0 or not lines[index - 1].rstrip().endswith(_COLONS):
         return first_quoted
     begin = index - 1
     while begin > 0 and index - begin < _MAX_ATTRIBUTION and not _DIGIT.search(lines[begin]):
@@ -145,7 +152,7 @@ _BORDER = re.compile(
     rb"border:\s*none;\s*border-top:\s*solid [^;\"'<>]{3,30};\s*padding:\s*3"
 )  # Outlook for Windows and Mac
 _BOLD_LABEL = re.compile(rb"<b\b[^<>]{0,300}>(?:<[^<>]{0,300}>|\s){0,10}[^<>:]{1,40}:")
-_DASHED_HTML = re.compile(rb"-{5,}\s{0,3}[^<>\n-]{3,60}?\s{0,3}-{5,}")  # Samsung, K-9, AOL
+_DASHED_HTML = re.compile(rb"(?<!-)-{5,}+\s{0,3}[^<>\n-]{3,60}-{5,}")  # Samsung, K-9, AOL
 _CLIENT_SIGNATURE = re.compile(
     rb"""<[a-z]+\b[^<>]{0,300}\b(?:class|id)\s*=\s*["']?[^"'<>]{0,100}(?:moz-|gmail_|k9mail-|_)signature"""
 )
@@ -154,32 +161,48 @@ _LINE_START = re.compile(
 )
 _RULER = re.compile(rb"<hr\b[^<>]{0,500}>\s*\Z")
 _OUTER_DIV = re.compile(rb"<div\b[^<>]{0,500}>\s*\Z")
+_OPEN_ATTRIBUTE = re.compile(rb"""\b(?:class|id|name)\s{0,3}=\s{0,3}["']?[^"'<>=]{0,300}\Z""")
 _LOOK_BACK = 1_500
+_MAX_CANDIDATES = 50
 _MAX_QUOTES = 500
 
 
 def place_in_html(html: bytes) -> Place:
     """Return the place in a decoded text/html body; never within a tag, a comment, a style or a script."""
-    low = mask(html)
+    low = _mask(html)
+    blocks = tuple(islice(_own_blocks(low), _MAX_QUOTES))
+    if blocks:  # what our own signature looks like must not decide
+        blanked = bytearray(low)
+        for begin, stop in blocks:
+            blanked[begin:stop] = b" " * (stop - begin)
+        low = bytes(blanked)
     quotes = tuple(islice(_quotes(low), _MAX_QUOTES))
+    at, is_above_quote = _place(low, quotes)
+    if is_above_quote:
+        quotes = ((at, len(low)),)
+    has_block = any(not any(begin <= block < stop for begin, stop in quotes) for block, _ in blocks)
+    return Place(at, is_above_quote, has_block)
+
+
+def _place(low: bytes, quotes: tuple[tuple[int, int], ...]) -> tuple[int, bool]:
     end = low.rfind(b"</body")
     if end < 0:
         end = low.rfind(b"</html")
     if end < 0:
         end = len(low)
     if not quotes:
-        return Place(end, False)
-    start, behind = quotes[0][0], quotes[0][1]
+        return end, False
+    start, behind = quotes[0]
     for begin, stop in quotes[1:]:
         if _has_text(low[behind:begin]):
-            return Place(end, False, quotes)  # answers between the quotes
+            return end, False  # answers between the quotes
         behind = stop
     if _has_text(_without_client_signature(low[behind : max(behind, end)])):
-        return Place(end, False, quotes)  # the answer is below
-    return Place(start, True, ((start, len(low)),))
+        return end, False  # the answer is below
+    return start, True
 
 
-def mask(html: bytes) -> bytes:
+def _mask(html: bytes) -> bytes:
     """Return the HTML in lower case, of the same length, with blanks for comments, styles and scripts."""
     low = html.lower()
     if any(sign in low for sign in (b"<!--", b"<style", b"<script", b"<title")):
@@ -187,48 +210,65 @@ def mask(html: bytes) -> bytes:
     return low
 
 
+def _own_blocks(low: bytes) -> Iterator[tuple[int, int]]:
+    position = 0
+    while (start := _tag_with(low, MARKER.encode("ascii"), position)) is not None:
+        position = max(_element_end(low, start), start + 1)
+        yield start, position
+
+
 def _quotes(low: bytes) -> Iterator[tuple[int, int]]:
     """What is quoted, outermost extents in their order."""
+    elements = [_Search(partial(_tag_with, low, token), len(low)) for token in _ELEMENTS]
+    elements.append(_Search(partial(_cited, low), len(low)))
+    heads = [_Search(partial(_tag_with, low, token), len(low)) for token in _HEADS]
+    heads += [_Search(partial(_border, low), len(low)), _Search(partial(_dashed, low), len(low))]
     position = 0
-    while found := _next_quote(low, position):
-        start, end = found
-        yield start, end
-        if end >= len(low):
+    while position < len(low):
+        element = min(search.next(position) for search in elements)
+        head = min(search.next(position) for search in heads)
+        if element < head:
+            end = _quote_end(low, element)
+            yield _attributed(low, element, position), end
+            position = max(end, position + 1)
+        elif head < len(low):
+            if ruler := _RULER.search(low[max(position, head - 600) : head]):
+                head -= len(ruler[0])
+            yield head, len(low)
             return
-        position = max(end, position + 1)
+        else:
+            return
 
 
-def _next_quote(low: bytes, position: int) -> tuple[int, int] | None:
-    heads = [at for token in _HEADS if (at := _tag_with(low, token, position, len(low))) is not None]
-    heads += [at for at in (_border(low, position), _dashed(low, position)) if at is not None]
-    head = min(heads, default=len(low))
-    elements = [at for token in _ELEMENTS if (at := _tag_with(low, token, position, head)) is not None]
-    if (at := _cited(low, position, head)) is not None:
-        elements.append(at)
-    if elements:
-        start = min(elements)
-        return (_attributed(low, start, position), _element_end(low, start))
-    if head == len(low):
-        return None
-    if ruler := _RULER.search(low[max(position, head - 600) : head]):
-        head -= len(ruler[0])
-    return head, len(low)
+class _Search:
+    """Remembers where its sign comes next, so that many quotes do not mean many searches of the same text."""
+
+    def __init__(self, find: Callable[[int], int | None], end: int) -> None:
+        self._find = find
+        self._end = end
+        self._at = -1
+
+    def next(self, position: int) -> int:
+        if self._at < position:
+            at = self._find(position)
+            self._at = self._end if at is None else at
+        return self._at
 
 
-def _tag_with(low: bytes, token: bytes, position: int, limit: int) -> int | None:
-    """Where the next tag begins that has the token as (the end of) its class, id or name."""
-    while (at := low.find(token, position, limit)) >= 0:
+def _tag_with(low: bytes, token: bytes, position: int) -> int | None:
+    """Where the next tag begins that has the token in its class, id or name."""
+    while (at := low.find(token, position)) >= 0:
         opened = low.rfind(b"<", max(0, at - 1000), at)
         if opened >= 0 and low[opened + 1 : opened + 2].isalpha():
             attribute = low[opened:at]
-            if b">" not in attribute and re.search(rb"""\b(?:class|id|name)\s*=\s*["']?[^"'<>=]*\Z""", attribute):
+            if b">" not in attribute and _OPEN_ATTRIBUTE.search(attribute):
                 return opened
         position = at + len(token)
     return None
 
 
-def _cited(low: bytes, position: int, limit: int) -> int | None:
-    while (at := low.find(b"<blockquote", position, limit)) >= 0:
+def _cited(low: bytes, position: int) -> int | None:
+    while (at := low.find(b"<blockquote", position)) >= 0:
         if _QUOTE_SIGN.search(low, at, min(len(low), max(at, low.find(b">", at, at + 2000)))):
             return at
         position = at + 11
@@ -236,7 +276,9 @@ def _cited(low: bytes, position: int, limit: int) -> int | None:
 
 
 def _border(low: bytes, position: int) -> int | None:
-    for match in _BORDER.finditer(low, position) if b"border-top" in low else ():
+    if b"border-top" not in low:
+        return None
+    for match in islice(_BORDER.finditer(low, position), _MAX_CANDIDATES):
         opened = low.rfind(b"<", max(0, match.start() - 1000), match.start())
         if (
             opened >= position
@@ -251,7 +293,7 @@ def _border(low: bytes, position: int) -> int | None:
 def _dashed(low: bytes, position: int) -> int | None:
     if b"-----" not in low:
         return None
-    for match in _DASHED_HTML.finditer(low, position):
+    for match in islice(_DASHED_HTML.finditer(low, position), _MAX_CANDIDATES):
         following = _TAG.sub(b" ", low[match.end() : match.end() + 1500])
         if b":" in following[:300]:
             opened = max(low.rfind(tag, max(position, match.start() - 300), match.start()) for tag in (b"<div", b"<p"))
@@ -271,23 +313,28 @@ def _attributed(low: bytes, start: int, position: int) -> int:
         if not words:
             continue
         texts += 1
-        if len(words) > 400 or not words.endswith((b":", b"\xef\xbc\x9a")) or texts > _MAX_ATTRIBUTION:
+        if len(words) > 400 or not words.endswith(_COLONS) or texts > _MAX_ATTRIBUTION:
             break
         if _DIGIT.search(words):
             return begin + at
     return start
 
 
+def _quote_end(low: bytes, start: int) -> int:
+    """Where the quote that begins at this tag ends. A Gmail reply ends with its blockquote, not with the div around
+    it: answers written between the lines stand in that div too."""
+    if low.startswith(b"<div", start):
+        inner = low.find(b"<blockquote", start, start + 4000)
+        if inner >= 0 and _visible(low[start:inner]).endswith(_COLONS):
+            return _element_end(low, inner)
+    return _element_end(low, start)
+
+
 def _element_end(low: bytes, start: int) -> int:
-    """Behind the element's end tag; the end of all when it has none. A Gmail reply ends with its blockquote: answers
-    written between the lines stand in the same div."""
-    match = re.match(rb"<([a-z]+)", low[start : start + 20])
+    """Behind the end tag of the element that begins here; the end of all when it has none."""
+    match = _NAME.match(low, start)
     if match is None:
         return len(low)
-    if match[1] == b"div":
-        inner = low.find(b"<blockquote", start)
-        if 0 <= inner < start + 4000 and _visible(low[start:inner]).endswith((b":", b"\xef\xbc\x9a")):
-            return _element_end(low, inner)
     depth = 0
     for tag in re.compile(rb"<(/?)" + match[1] + rb"\b[^<>]{0,4000}>?").finditer(low, start):
         depth += -1 if tag[1] else 1
