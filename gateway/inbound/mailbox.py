@@ -215,8 +215,9 @@ class _Mailbox:
         return watcher.Failed(refused, fetching)
 
     def _synced(self, event: watcher.Looked) -> None:
-        self._health.clear(self._id, self._alarmed)
         if not (event.more or event.stirred):
+            self._cause = ""
+            self._health.clear(self._id, self._alarmed)
             self._say("watching", connected=True)
 
     # --- connecting --------------------------------------------------------------------------------------------------
@@ -238,7 +239,7 @@ class _Mailbox:
             partial(imap.connect, server, tls, touchpoint.imap_login, password, literal_bytes=literal_bytes)
         )
         self._health.clear(self._id, "imap-login")
-        self._say("reading", connected=True)
+        self._say("reading", connected=True, cause=self._cause or None)  # a login alone mends nothing
         events.touchpoint_connected(self._id, str(server))
         return watcher.Connected(self._session.can_idle)
 
