@@ -244,15 +244,17 @@ def read_parameters(value: bytes) -> tuple[str, Mapping[str, str]]:
     main, semicolon, rest = text.partition(";")
     found: dict[str, str] = {}
     position = 0
-    while semicolon and (match := _PARAMETER.match(rest, position)):
-        if quoted := _QUOTED.match(rest, match.end()):
-            content = quoted[1] if "\\" not in quoted[1] else re.sub(r"\\(.)", r"\1", quoted[1], flags=re.DOTALL)
-            content = content.replace("\r", "").replace("\n", "")
-            behind = quoted.end()
-        else:
-            behind = len(rest) if rest.startswith('"', match.end()) else match.end()
-            content = _bare(rest[match.end() : (end if (end := rest.find(";", behind)) >= 0 else len(rest))])
-        found.setdefault(match[1].lower(), content)
+    while semicolon:
+        behind = position
+        if match := _PARAMETER.match(rest, position):
+            if quoted := _QUOTED.match(rest, match.end()):
+                content = re.sub(r"\\(.)", r"\1", quoted[1], flags=re.DOTALL) if "\\" in quoted[1] else quoted[1]
+                content = content.replace("\r", "").replace("\n", "")
+                behind = quoted.end()
+            else:
+                behind = len(rest) if rest.startswith('"', match.end()) else match.end()
+                content = _bare(rest[match.end() : (end if (end := rest.find(";", behind)) >= 0 else len(rest))])
+            found.setdefault(match[1].lower(), content)
         if (position := rest.find(";", behind) + 1) == 0:
             break
     if any("*" in name for name in found):
