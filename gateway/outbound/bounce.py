@@ -33,11 +33,12 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """One recipient and why. `reply`: the server's, or None when there was none to speak of (given up)."""
+    """One recipient and why. `reply`: the server's last, None when it never spoke. `is_expired`: given up after
+    temporary noes only."""
 
     address: str
     reply: Reply | None
-    status: str = "5.0.0"  # when the reply has none of its own
+    is_expired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +120,7 @@ def _sentences(original: Original, failed: Sequence[Failed], queue_id: str, rela
         closing = "The gateway goes on trying. You need not send it again."
     lines = [opening, ""]
     for each in failed:
-        said = f"{relay} said: {_clean(str(each.reply))[:_REPLY_LETTERS]}" if each.reply else f"no answer from {relay}"
-        lines += [f"    {_clean(each.address)}", f"        {said}", ""]
+        lines += [f"    {_clean(each.address)}", f"        {_reason(each, relay)}", ""]
     return "\r\n".join(
         [
             *lines,
@@ -133,6 +133,11 @@ def _sentences(original: Original, failed: Sequence[Failed], queue_id: str, rela
             "",
         ]
     )
+
+
+def _reason(failed: Failed, relay: str) -> str:
+    said = f"{relay} said: {_clean(str(failed.reply))[:_REPLY_LETTERS]}" if failed.reply else f"no answer from {relay}"
+    return f"given up after many tries; the last time {said}" if failed.is_expired else said
 
 
 def _to(agent: str) -> str:
@@ -172,7 +177,7 @@ def _status_part(
         block = [
             ("Final-Recipient", _address(each.address)),
             ("Action", action.value),
-            ("Status", (reply.status if reply else "") or each.status),
+            ("Status", _status(each)),
         ]
         if reply is not None:
             diagnostic = _clean(str(reply))[:_REPLY_LETTERS].encode("ascii", "replace").decode("ascii")
@@ -181,6 +186,12 @@ def _status_part(
         blocks.append(block)
     body = CRLF.join(b"".join(header_field(name, value) for name, value in block) for block in blocks)
     return b"Content-Type: message/delivery-status\r\n\r\n" + body.removesuffix(CRLF)
+
+
+def _status(failed: Failed) -> str:
+    if failed.is_expired:
+        return "4.4.7"  # RFC 3463 §3.5: delivery time expired
+    return (failed.reply.status if failed.reply else "") or "5.0.0"
 
 
 def _address(address: str) -> str:

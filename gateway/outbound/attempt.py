@@ -1,0 +1,239 @@
+"""One attempt at one message: what is sent, and what is recorded of it.
+
+Between a claim and its record lies the network; here is what needs none. The clock and the dice come in as values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from functools import lru_cache
+from typing import Final
+
+from gateway import events
+from gateway.config import Touchpoint
+from gateway.model import Fate, OutboxKind, Phase, Reply, from_ms, show_id, to_ms
+from gateway.outbound.bounce import Failed, Original, compose_bounce
+from gateway.outbound.outcome import Cause, Decision, Judged, Trouble, Wait, refuse_all
+from gateway.outbound.relay import Letter, is_sendable
+from gateway.outbound.schedule import RetryPolicy, delay_after, ladder_ms, next_attempt
+from gateway.state import lanes
+from gateway.state.lifecycle import Event, LaneEvent, State, move
+from gateway.state.outbox import Claimed, Done, Fated, Recipient
+from gateway.state.queues import Notice
+from gateway.state.raw import chunk_key
+
+_QUOTA_MS: Final = 3_600_000  # a day's quota comes back bit by bit
+_FATES: Final = {Fate.ACCEPTED: Event.ACCEPTED, Fate.REFUSED: Event.REFUSED, Fate.UNCERTAIN: Event.INTERRUPTED}
+# What held the lane and is over as soon as there is a connection. A throttle or a missing permission is over when the
+# provider has let us name a recipient.
+_OVER_WITH_A_LINK: Final = frozenset({Cause.LOGIN, Cause.SWITCHED_OFF, Cause.CERTIFICATE, Cause.UNREACHABLE})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What attempts are made by; a reload counts from the next drain."""
+
+    touchpoint: Touchpoint
+    hostname: str
+    source_address: str
+    policy: RetryPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """`now`: ms. `jitter` in [0, 1)."""
+
+    now: int
+    jitter: float
+
+
+# --- what is sent ----------------------------------------------------------------------------------------------------
+
+
+def letter_of(
+    claimed: Claimed,
+    recipients: Sequence[str],
+    settings: Settings,
+    now: int,
+    read_chunk: Callable[[int], Awaitable[bytes | None]],
+) -> Letter:
+    """Return what goes over the wire for these of the claimed recipients."""
+    return Letter(
+        claimed.return_path,
+        tuple(recipients),
+        claimed.eight_bit,
+        claimed.smtputf8,
+        trace_field(settings.hostname, claimed.id, claimed.attempt, now),
+        claimed.size,
+        claimed.raw,
+        read_chunk,
+    )
+
+
+def trace_field(hostname: str, id: int, attempt: int, now: int) -> bytes:
+    """Return the evidence of this very attempt. Who wrote, and from where, is nobody's business."""
+    line = f"Received: by {hostname} (mail-gateway) id {show_id(id)}.{attempt};\r\n\t{_date_of(now // 1000)}\r\n"
+    return line.encode("ascii", "replace")
+
+
+def refuse_beforehand(address: str, smtputf8: bool) -> Judged | None:
+    """Return the outcome of an address that no command can carry; None for all others."""
+    if is_sendable(address, smtputf8):
+        return None
+    return refuse_all(1, Phase.RCPT, Reply(553, "5.1.3", "the address cannot be written in an SMTP command")).judged[0]
+
+
+# --- what is recorded ------------------------------------------------------------------------------------------------
+
+
+def conclude(
+    claimed: Claimed, judged: Sequence[Judged], begun: set[int], decision: Decision, settings: Settings, at: Moment
+) -> Done:
+    """Return the record of an attempt that had a connection. `begun`: indexes of the recipients in `sending`."""
+    change = None
+    if decision.trouble is not None:
+        change = change_of(decision.trouble, settings, at)
+    elif claimed.probing is not None and (decision.worked or claimed.probing in _OVER_WITH_A_LINK):
+        change = lanes.Change(claimed.touchpoint, LaneEvent.WORKED, at.now)
+    counted = any(one.outcome.fate is Fate.ACCEPTED for one in judged)
+    return _done(claimed, judged, begun, settings, at, counted, change)
+
+
+def put_back(claimed: Claimed, judged: Judged, change: lanes.Change | None, settings: Settings, at: Moment) -> Done:
+    """Return the record of an attempt that never had a connection."""
+    count = len(claimed.recipients)
+    begun = set(range(count)) if claimed.begun else set()
+    return _done(claimed, [judged] * count, begun, settings, at, False, change)
+
+
+def _done(
+    claimed: Claimed,
+    judged: Sequence[Judged],
+    begun: set[int],
+    settings: Settings,
+    at: Moment,
+    counted: bool,
+    change: lanes.Change | None,
+) -> Done:
+    fated = tuple(
+        _fated(recipient, one, State.SENDING if index in begun else recipient.before, settings.policy, at)
+        for index, (recipient, one) in enumerate(zip(claimed.recipients, judged, strict=True))
+    )
+    return Done(claimed.id, claimed.touchpoint, claimed.attempt, claimed.kind, fated, at.now, counted, change)
+
+
+def _fated(recipient: Recipient, judged: Judged, before: State, policy: RetryPolicy, at: Moment) -> Fated:
+    outcome = judged.outcome
+    said = ": ".join(part for part in (outcome.detail, str(outcome.reply) if outcome.reply else "") if part)
+    said = events.clean(said)
+    if (event := _FATES.get(outcome.fate)) is not None:
+        return Fated(recipient.number, before, event, said, None, recipient.waited)
+    if judged.wait is Wait.CLOCK:
+        waited = timedelta(milliseconds=recipient.waited)
+        following = next_attempt(policy, waited, from_ms(at.now), at.jitter)
+        if following is None:
+            return Fated(recipient.number, before, Event.GAVE_UP, said, None, recipient.waited)
+        new_waited = round(following.waited.total_seconds() * 1000)
+        return Fated(recipient.number, before, Event.PUT_OFF, said, to_ms(following.due_at), new_waited)
+    due = at.now
+    if judged.wait is Wait.BACKOFF:
+        delay = delay_after(policy.delays, recipient.attempts) * (1 + policy.spread * at.jitter)
+        due += round(delay.total_seconds() * 1000)
+    event = Event.PUT_OFF if outcome.reply else Event.CUT_BEFORE_DOT
+    return Fated(recipient.number, before, event, said, due, recipient.waited)
+
+
+def change_of(trouble: Trouble, settings: Settings, at: Moment) -> lanes.Change:
+    """Return what a trouble does to the lane."""
+    policy = settings.policy
+    delays = policy.probe_delays if trouble.event is LaneEvent.HOLD else policy.dial_delays
+    ladder = (_QUOTA_MS,) if trouble.cause is Cause.QUOTA else ladder_ms(delays, policy.spread, at.jitter)
+    detail = events.clean(trouble.detail)
+    return lanes.Change(settings.touchpoint.id, trouble.event, at.now, trouble.cause.value, detail, ladder)
+
+
+def wants_notice(claimed: Claimed, done: Done) -> bool:
+    """Return whether the writer has to hear of this attempt."""
+    return (
+        claimed.kind is OutboxKind.REPLY
+        and claimed.return_path != ""
+        and any(fated.event in (Event.REFUSED, Event.GAVE_UP) for fated in done.fated)
+    )
+
+
+def notice_of(
+    claimed: Claimed,
+    judged: Sequence[Judged],
+    done: Done,
+    head: bytes,
+    settings: Settings,
+    relay: str,
+    ids: tuple[int, int],
+) -> Notice | None:
+    """Return the notice about the recipients that failed. `ids`: of the notice and of its conversation."""
+    failed = [
+        Failed(recipient.address, one.outcome.reply, fated.event is Event.GAVE_UP)
+        for recipient, one, fated in zip(claimed.recipients, judged, done.fated, strict=True)
+        if fated.event in (Event.REFUSED, Event.GAVE_UP)
+    ]
+    original = Original(
+        settings.touchpoint.address,
+        claimed.agent,
+        claimed.return_path,
+        claimed.message_id,
+        claimed.subject,
+        from_ms(claimed.accepted_at),
+        head,
+    )
+    id, conversation = ids
+    bounce = compose_bounce(
+        original,
+        failed,
+        queue_id=show_id(claimed.id),
+        bounce_id=show_id(id),
+        hostname=settings.hostname,
+        relay=relay,
+        now=from_ms(done.at),
+    )
+    if bounce is None:
+        return None
+    return Notice(
+        id,
+        conversation,
+        claimed.touchpoint,
+        claimed.agent,
+        bounce.subject,
+        ((chunk_key(id, 0), bounce.raw),),
+        len(bounce.raw),
+        done.at,
+        bounce.message_id,
+        bounce.sender,
+        about=claimed.conversation,
+    )
+
+
+def log_attempt(claimed: Claimed, done: Done, relay: str) -> None:
+    """One line a recipient, after the record is on disk."""
+    delay = show_delay(done.at - claimed.accepted_at)
+    id = show_id(claimed.id)
+    for recipient, fated in zip(claimed.recipients, done.fated, strict=True):
+        state = move(fated.before, fated.event)
+        outcome = state.value if state else fated.event.value
+        events.attempt(id, recipient.address, relay, claimed.attempt, outcome, fated.reply or "", delay)
+
+
+def show_delay(ms: int) -> str:
+    """Return a duration as people read it: 0.4s, 3m07s, 2h04m."""
+    seconds = max(0, ms) / 1000
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, hours = int(seconds // 60), int(seconds // 3600)
+    return f"{minutes}m{int(seconds % 60):02d}s" if minutes < 60 else f"{hours}h{minutes % 60:02d}m"
+
+
+@lru_cache(maxsize=4)
+def _date_of(seconds: int) -> str:
+    return format_datetime(datetime.fromtimestamp(seconds, UTC))

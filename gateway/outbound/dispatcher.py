@@ -1,0 +1,230 @@
+"""One task per outbound touchpoint: waits until something is due, and has the pool send it.
+
+Trio owns the clocks: when the lane opens again, when the next attempt is due, when the pace allows more. What is due
+stands in the store; a ring of the doorbell only says that it is worth a look.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import trio
+
+from gateway import events
+from gateway.bridge import Bridge
+from gateway.config import Config, Touchpoint
+from gateway.doorbell import Doorbell
+from gateway.errors import Unavailable
+from gateway.health import Health
+from gateway.outbound.attempt import Settings
+from gateway.outbound.outcome import Cause, Trouble
+from gateway.outbound.pool import Connected, Drained, Pool, Sent, Told
+from gateway.outbound.relay import Timeouts
+from gateway.outbound.schedule import RetryPolicy
+from gateway.state import lanes, outbox
+from gateway.state.lanes import Lane
+from gateway.state.lifecycle import PERSON, LaneEvent
+from gateway.state.outbox import Outlook
+from gateway.state.store import Store
+
+_NUDGE_SECONDS: Final = 0.02  # at most fifty a second while the pool is at work; it takes more by itself
+_BREATH_MS: Final = 1_000  # after a drain that found nothing to do although something seemed due
+_STORE_SECONDS: Final = 5.0
+_ALARMING_PROBES: Final = 3  # pauses in a row; a throttle or two is how providers talk
+
+
+async def run(
+    touchpoint: Touchpoint,
+    *,
+    bridge: Bridge,
+    store: Store,
+    current: Callable[[], Config],
+    doorbell: Doorbell,
+    health: Health,
+    policy: RetryPolicy | None = None,
+    timeouts: Timeouts | None = None,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Send a touchpoint's mail until cancelled; then attempts in flight are ended and recorded, within a bound.
+
+    Settings are those given; new ones need a new task. `policy`: for tests; else that of the configuration.
+    """
+    await _Dispatcher(touchpoint, bridge, store, current, doorbell, health, policy, timeouts).run(task_status)
+
+
+class _Dispatcher:
+    def __init__(
+        self,
+        touchpoint: Touchpoint,
+        bridge: Bridge,
+        store: Store,
+        current: Callable[[], Config],
+        doorbell: Doorbell,
+        health: Health,
+        policy: RetryPolicy | None,
+        timeouts: Timeouts | None,
+    ) -> None:
+        self._touchpoint = touchpoint
+        self._id = touchpoint.id
+        self._bridge = bridge
+        self._store = store
+        self._current = current
+        self._doorbell = doorbell
+        self._health = health
+        self._policy = policy
+        self._pool = Pool(store, lambda told: bridge.post(self._heard, told), timeouts=timeouts)
+        self._not_before: int | None = None
+
+    async def run(self, task_status: trio.TaskStatus[None]) -> None:
+        await self._begin()
+        task_status.started()
+        try:
+            while True:
+                try:
+                    await self._turn()
+                except Unavailable as error:  # the store; what is due stays due
+                    events.warn("outbox-unavailable", touchpoint=self._id, cause=str(error))
+                    await trio.sleep(_STORE_SECONDS)
+        finally:
+            self._tell_loop(self._pool.close)
+
+    async def _begin(self) -> None:
+        """What an earlier task of this touchpoint left; and whatever it waited for, we were started to try."""
+        now = _now_ms()
+        await self._store.submit(outbox.recover_lane, (self._id, now))
+        await self._store.submit(lanes.try_now, (self._id, now))
+        if not self._touchpoint.is_inbound:
+            self._health.set_state(self._id, "idle", connected=True)
+
+    async def _turn(self) -> None:
+        now = _now_ms()
+        look = await self._store.read(outbox.outlook, self._id, now, self._touchpoint.pace.per_day)
+        self._report(look)
+        wake_at = next_look(look, self._not_before)
+        if wake_at is None or wake_at > now:
+            with trio.move_on_after(math.inf if wake_at is None else (wake_at - now) / 1000):
+                await self._doorbell.wait(self._id)
+            return
+        drained = await self._drain()
+        self._not_before = drained.not_before
+        if not drained.claims and self._not_before is None:
+            self._not_before = _now_ms() + _BREATH_MS
+
+    async def _drain(self) -> Drained:
+        gateway = self._current().gateway
+        settings = Settings(
+            self._touchpoint,
+            gateway.hostname,
+            gateway.outbound.source_address,
+            self._policy or RetryPolicy(give_up_after=gateway.outbound.give_up_after),
+        )
+        drained: Drained | None = None
+        fault: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._nudge)
+            try:
+                drained = await self._bridge.call(self._pool.drain, settings)
+            except Exception as error:  # carried past the nursery, which would wrap it
+                fault = error
+            nursery.cancel_scope.cancel()
+        if drained is None:
+            assert fault is not None
+            raise fault
+        return drained
+
+    async def _nudge(self) -> None:
+        """While the pool is at work: what is accepted meanwhile may deserve a connection of its own."""
+        while True:
+            await self._doorbell.wait(self._id)
+            self._tell_loop(self._pool.nudge)
+            await trio.sleep(_NUDGE_SECONDS)
+
+    def _tell_loop(self, function: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the asyncio thread has ended, and its connections with it
+            self._bridge.loop.call_soon_threadsafe(function)
+
+    # --- what people see ---------------------------------------------------------------------------------------------
+
+    def _heard(self, told: Told) -> None:
+        """From the pool, while it is at work."""
+        match told:
+            case Connected(host):
+                events.touchpoint_connected(self._id, host)
+                self._set_state("connected", True, None)
+            case Sent(at):
+                if not self._touchpoint.is_inbound:
+                    self._health.touchpoint(self._id).last_message_at = at
+            case Trouble(event, cause, detail):
+                events.warn("lane-held" if event is LaneEvent.HOLD else "lane-paused",
+                            touchpoint=self._id, reason=cause.value, cause=detail)  # fmt: skip
+
+    def _report(self, look: Outlook) -> None:
+        lane = look.lane
+        if lane.is_open:
+            self._health.clear(self._id, "outbound")
+            if lane.since_at:
+                self._set_state("connected", True, None)
+        else:
+            detail = lane.detail or lane.cause or ""
+            self._set_state(lane.state.value, False, detail)
+            if is_alarming(lane):
+                self._health.alarm(self._id, "outbound", f"mail waits: {detail}", action_for(lane, self._touchpoint))
+        if look.uncertain:
+            self._health.alarm(
+                self._id,
+                "uncertain",
+                f"{look.uncertain} recipient{'s' * (look.uncertain != 1)} may or may not have got a message: the "
+                "connection or the gateway was cut before the provider's answer",
+                "see `mail-gateway outbox list`; look for the message in the provider's Sent folder",
+            )
+        else:
+            self._health.clear(self._id, "uncertain")
+
+    def _set_state(self, state: str, connected: bool, cause: str | None) -> None:
+        """The state of a touchpoint that also receives is what its inbound session says."""
+        if not self._touchpoint.is_inbound:
+            self._health.set_state(self._id, state, connected=connected, cause=cause)
+
+
+def next_look(look: Outlook, not_before: int | None) -> int | None:
+    """Return when there is something to do (ms), or None: not before somebody rings."""
+    if look.due_at is None or (not look.lane.is_open and look.lane.until_at is None):
+        return None
+    waits = (look.due_at, look.lane.until_at, look.quota_free_at, not_before)
+    return max(at for at in waits if at is not None)
+
+
+def is_alarming(lane: Lane) -> bool:
+    """A throttle that comes and goes is no alarm; whatever else shuts a lane is worth a person's look."""
+    return lane.cause != Cause.THROTTLED or lane.probes >= _ALARMING_PROBES
+
+
+def action_for(lane: Lane, touchpoint: Touchpoint) -> str:
+    """Return what a person should do about a lane that is not open."""
+    then = f"then: mail-gateway outbox retry --touchpoint {touchpoint.id}"
+    match lane.cause:
+        case Cause.LOGIN:
+            return f"check login {touchpoint.smtp_login} and its password, {then}"
+        case Cause.PERMISSION:
+            return f"at the provider, let {touchpoint.smtp_login} send as {touchpoint.address}, {then}"
+        case Cause.SWITCHED_OFF:
+            return f"at the provider, switch on SMTP with a login for {touchpoint.smtp_login}, {then}"
+        case Cause.CERTIFICATE:
+            return f"mend what the line says about the server's certificate, {then}"
+        case Cause.UNREACHABLE:
+            return (
+                "none if the provider is down: all goes out when it returns; else check `smtp` and the network"
+            )
+        case Cause.QUOTA:
+            return "none: the mail goes out when the provider allows more"
+        case str() as cause if cause == PERSON:
+            return f"mail-gateway outbox release --touchpoint {touchpoint.id}"
+    return "none: the mail goes out by itself; fewer `pace.connections` or `pace.per_minute` would avoid it"
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,486 @@
+"""A touchpoint's connections to its provider, and the mail that goes over them. Lives in the asyncio thread.
+
+`drain` sends all that is due and returns. Each connection is worked by one task: claim a message, send it, record
+what became of it and claim the next in the same commit. The first connection is dialled alone; only when it works do
+others follow, so an outage costs one attempt, not one for each message that waits.
+
+Every message is in one of these places at any moment, and each is safe to stop in:
+
+    claimed         committed: attempt counted, due again after one step of backoff
+    begun           committed: `sending`; DATA may follow
+    outcome known   until its commit returns, the answer is in this task alone: nothing cancels it but a bound
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from ssl import SSLContext
+from typing import Final
+from weakref import WeakSet
+
+from gateway import events
+from gateway.connections.reach import tls_context
+from gateway.errors import Unavailable
+from gateway.model import Fate, Outcome, Phase, from_ms, show_id
+from gateway.outbound.attempt import (
+    Moment,
+    Settings,
+    change_of,
+    conclude,
+    letter_of,
+    log_attempt,
+    notice_of,
+    put_back,
+    refuse_beforehand,
+    wants_notice,
+)
+from gateway.outbound.outcome import Cause, Decision, Judged, Trouble, Wait, decide, defer_for, refuse_all
+from gateway.outbound.relay import Link, Login, NoLink, Timeouts, connect
+from gateway.outbound.schedule import ladder_ms
+from gateway.state import outbox
+from gateway.state.lifecycle import LaneEvent
+from gateway.state.outbox import Begin, Claimed, Done, Step, Want
+from gateway.state.store import Store
+
+IDLE_SECONDS: Final = 30.0  # servers close sooner or later by themselves; a dial costs less than finding that out
+_STOP_SECONDS: Final = 8.0  # for attempts in flight, when we are told to stop; an answer to a final dot is worth that
+_NARROW_SECONDS: Final = 60.0  # after the provider refused one more connection
+_STORE_SECONDS: Final = 1.0  # between two tries to record an outcome that the disk would not take
+_STORE_AWAY_MS: Final = 5_000  # before the next claim, after the disk would not take one
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The provider let us in. `host`: its server."""
+
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A message was handed over. `at`: when."""
+
+    at: datetime
+
+
+Told = Connected | Sent | Trouble
+"""What the pool tells whoever watches over the touchpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """`not_before` (ms): when to come again although more is due, None for no such wish. `claims`: messages tried."""
+
+    not_before: int | None
+    claims: int
+
+
+class Pool:
+    """See the module. All methods belong to the asyncio thread; `tell` is called there."""
+
+    def __init__(
+        self,
+        store: Store,
+        tell: Callable[[Told], None],
+        *,
+        timeouts: Timeouts | None = None,
+        idle_seconds: float = IDLE_SECONDS,
+        stop_seconds: float = _STOP_SECONDS,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._tell = tell
+        self._timeouts = timeouts or Timeouts()
+        self._idle_seconds = idle_seconds
+        self._stop_seconds = stop_seconds
+        self._now_ms = now_ms
+        self._dice = dice
+        self._settings: Settings | None = None
+        self._workers: set[asyncio.Task[None]] = set()
+        self._dials: set[asyncio.Task[Link]] = set()
+        self._links: set[Link] = set()  # up, busy or idle
+        self._idle: list[Link] = []
+        self._starts: deque[float] = deque()  # of the last minute, by the loop's clock
+        self._narrow_until = 0.0
+        self._narrow = 1
+        self._not_before: int | None = None
+        self._claims = 0
+        self._fault: BaseException | None = None
+        self._is_stopping = False
+        _pools.add(self)
+
+    # --- from the dispatcher -----------------------------------------------------------------------------------------
+
+    async def drain(self, settings: Settings) -> Drained:
+        """Send what is due until nothing is, or the lane is shut, or the pace says wait.
+
+        Cancelled, it starts nothing more and returns when what was in flight is recorded, within a bound; behind it
+        links are cut, and what they cut is recorded for what it is. Raises what a fault of ours raised.
+        """
+        self._settings = settings
+        self._is_stopping = False
+        self._not_before = None
+        self._claims = 0
+        self._fault = None
+        self._spawn()
+        try:
+            while self._workers:
+                await asyncio.wait(self._workers)
+        except asyncio.CancelledError:
+            await self._stop()
+            raise
+        if self._fault is not None:
+            raise self._fault
+        return Drained(self._not_before, self._claims)
+
+    def nudge(self) -> None:
+        """More is due: put another connection to work if the pace allows one. No drain under way, no effect."""
+        if self._workers:
+            self._spawn()
+
+    def close(self) -> None:
+        """End the idle connections. No drain may be under way."""
+        for link in self._idle:
+            link.close()
+            self._links.discard(link)
+        self._idle.clear()
+
+    def hurry(self) -> None:
+        """Cut every connection now."""
+        self._is_stopping = True
+        for dial in self._dials:
+            dial.cancel()
+        for link in self._links:
+            link.wire.abort("the gateway is stopping at once")
+
+    # --- workers -----------------------------------------------------------------------------------------------------
+
+    def _spawn(self) -> None:
+        if self._is_stopping or len(self._workers) >= self._room():
+            return
+        worker = asyncio.get_running_loop().create_task(self._work())
+        self._workers.add(worker)
+        worker.add_done_callback(self._ended)
+
+    def _ended(self, worker: asyncio.Task[None]) -> None:
+        self._workers.discard(worker)
+        if not worker.cancelled() and (error := worker.exception()) is not None:
+            if isinstance(error, Unavailable):  # the store; the daemon knows it by itself
+                self._come_again(self._now_ms() + _STORE_AWAY_MS)
+            elif self._fault is None:
+                self._fault = error
+
+    def _room(self) -> int:
+        connections = self._of.touchpoint.pace.connections
+        if asyncio.get_running_loop().time() < self._narrow_until:
+            return min(connections, self._narrow)
+        return connections
+
+    async def _work(self) -> None:
+        link = self._take_idle()
+        try:
+            claimed = await self._claim(link)
+            while claimed is not None:
+                if link is None:
+                    link = await self._dial(claimed)
+                    if link is None:
+                        return
+                if claimed.more:
+                    self._spawn()
+                link, claimed = await self._deliver(link, claimed)
+        finally:
+            if link is not None:
+                self._put_back(link)
+
+    async def _deliver(self, link: Link, claimed: Claimed) -> tuple[Link | None, Claimed | None]:
+        """Play one message, record it, and claim the next; the link comes back while it can be used."""
+        judged, begun, decision, fault = await self._play(link, claimed)
+        done = conclude(claimed, judged, begun, decision, self._of, self._moment())
+        if wants_notice(claimed, done):
+            done = await self._with_notice(done, claimed, judged, link.server.host)
+
+        is_usable = decision.is_reusable and link.is_alive and not self._is_worn(link)
+        goes_on = decision.trouble is None and not self._is_stopping and fault is None
+        want = self._want(link) if is_usable and goes_on and self._has_token() else None
+        following = await self._step(Step(done, want))
+        log_attempt(claimed, done, link.server.host)
+        if done.counted:
+            self._tell(Sent(from_ms(done.at)))
+        if decision.trouble is not None:
+            self._tell(decision.trouble)
+        if fault is not None:
+            raise fault
+        if not is_usable:
+            self._put_back(link, is_usable=False)
+        if want is None and goes_on:
+            following = await self._claim(link if is_usable else None)
+        elif following is not None:
+            self._count_claim()
+        return (link if is_usable else None), following
+
+    async def _play(self, link: Link, claimed: Claimed) -> tuple[list[Judged], set[int], Decision, Exception | None]:
+        """Return each recipient's outcome, the indexes of those that are `sending`, the decision about the rest, and
+        the fault of ours that ended it, which must not keep what happened from being recorded."""
+        known = [refuse_beforehand(recipient.address, claimed.smtputf8) for recipient in claimed.recipients]
+        wanted = [index for index, one in enumerate(known) if one is None]
+        addresses = [claimed.recipients[index].address for index in wanted]
+        begun = set(range(len(known))) if claimed.begun else set()
+        fault: Exception | None = None
+
+        async def read_chunk(number: int) -> bytes | None:
+            return await self._store.read(outbox.read_chunk, claimed.id, number)
+
+        async def begin(taken: Sequence[int]) -> bool:
+            chosen = [wanted[index] for index in taken]
+            rows = tuple((claimed.recipients[index].number, claimed.recipients[index].before) for index in chosen)
+            if await self._store.submit(outbox.begin_data, Begin(claimed.id, claimed.attempt, rows)):
+                begun.update(chosen)
+                return True
+            return False
+
+        letter = letter_of(claimed, addresses, self._of, self._now_ms(), read_chunk)
+        if not wanted:
+            decision = Decision((), None, True, False)
+        elif (refusal := link.refusal(letter)) is not None:
+            decision = refuse_all(len(wanted), Phase.MAIL, refusal)
+        else:
+            try:
+                transcript = await link.transact(letter, None if claimed.begun else begin)
+            except Exception as error:
+                fault = error
+                transcript = link.written_so_far("a fault of the gateway")
+            if transcript is None:
+                overtaken = Judged(Outcome(Fate.DEFERRED, Phase.RCPT, None, "tried again meanwhile"), Wait.NOW)
+                decision = Decision((overtaken,) * len(wanted), None, True, False)
+            else:
+                decision = decide(transcript, null_return_path=not claimed.return_path)
+        for index, one in zip(wanted, decision.judged, strict=True):
+            known[index] = one
+        return [one for one in known if one is not None], begun, decision, fault
+
+    async def _with_notice(self, done: Done, claimed: Claimed, judged: Sequence[Judged], relay: str) -> Done:
+        head = claimed.raw
+        if head is None:
+            head = await self._store.read(outbox.read_chunk, claimed.id, 0) or b""
+        ids = (self._store.ids.next(), self._store.ids.next())
+        return replace(done, notice=notice_of(claimed, judged, done, head, self._of, relay, ids))
+
+    # --- claims ------------------------------------------------------------------------------------------------------
+
+    async def _claim(self, link: Link | None) -> Claimed | None:
+        if self._is_stopping or not self._has_token():
+            return None
+        claimed = await self._step(Step(None, self._want(link)))
+        if claimed is not None:
+            self._count_claim()
+        return claimed
+
+    def _want(self, link: Link | None) -> Want:
+        policy = self._of.policy
+        # On a connection that has proven itself and takes DATA with the envelope, `sending` goes into the same commit:
+        # the round trips in between are few, and each saved commit is one message a connection less in flight.
+        begin = link is not None and link.completed > 0 and link.offer.pipelining
+        return Want(
+            self._of.touchpoint.id,
+            self._now_ms(),
+            ladder_ms(policy.delays, policy.spread, self._dice()),
+            begin,
+            self._of.touchpoint.pace.per_day,
+            round(policy.probe_delays[0].total_seconds() * 1000),
+        )
+
+    def _has_token(self) -> bool:
+        """Return whether the pace allows a message now; otherwise note when it will."""
+        per_minute = self._of.touchpoint.pace.per_minute
+        if per_minute is None:
+            return True
+        now = asyncio.get_running_loop().time()
+        while self._starts and self._starts[0] <= now - 60:
+            self._starts.popleft()
+        if len(self._starts) < per_minute:
+            return True
+        self._come_again(self._now_ms() + round((self._starts[0] + 60 - now) * 1000) + 1)
+        return False
+
+    def _count_claim(self) -> None:
+        self._claims += 1
+        if self._of.touchpoint.pace.per_minute is not None:
+            self._starts.append(asyncio.get_running_loop().time())
+
+    def _come_again(self, at: int) -> None:
+        self._not_before = at if self._not_before is None else min(self._not_before, at)
+
+    async def _step(self, step: Step) -> Claimed | None:
+        """Hand a step to the store; an outcome is handed in again until the disk takes it, for nobody else has it."""
+        is_told = False
+        while True:
+            try:
+                return await self._store.submit(outbox.step, step)
+            except Unavailable as error:
+                if step.done is None or self._is_stopping:
+                    raise
+                if not is_told:
+                    events.fail("cannot-record", queue_id=show_id(step.done.id), cause=str(error))
+                    is_told = True
+            await asyncio.sleep(_STORE_SECONDS)
+            step = replace(step, want=None)
+
+    # --- connections -------------------------------------------------------------------------------------------------
+
+    async def _dial(self, claimed: Claimed) -> Link | None:
+        """Return a new connection for a claimed message; without one, the message is put back and what that means
+        for the lane is recorded with it."""
+        dial = asyncio.get_running_loop().create_task(self._connect())
+        self._dials.add(dial)
+        try:
+            link = await dial
+        except NoLink as no:
+            await self._record_no_link(claimed, no)
+            return None
+        except asyncio.CancelledError:
+            if not self._is_stopping:
+                raise
+            stopping = defer_for(Trouble(LaneEvent.PAUSE, Cause.UNREACHABLE, "the gateway was stopping"), Phase.CONNECT)
+            await self._step(Step(put_back(claimed, stopping, None, self._of, self._moment())))
+            return None
+        finally:
+            self._dials.discard(dial)
+            dial.cancel()
+        self._links.add(link)
+        self._tell(Connected(link.server.host))
+        return link
+
+    async def _connect(self) -> Link:
+        touchpoint = self._of.touchpoint
+        server = touchpoint.smtp
+        if server is None or touchpoint.auth != "password":
+            detail = "sending with OAuth is not yet in force" if server else "the touchpoint has no SMTP server"
+            raise NoLink(Trouble(LaneEvent.HOLD, Cause.LOGIN, detail), Phase.LOGIN)
+        try:
+            login = None
+            if touchpoint.password is not None:
+                login = Login(touchpoint.smtp_login, await asyncio.to_thread(touchpoint.password.resolve))
+            tls = None
+            if not server.scheme.endswith("+insecure"):
+                tls = await asyncio.to_thread(_tls_for, touchpoint.ca_file)
+        except Unavailable as error:
+            raise NoLink(Trouble(LaneEvent.HOLD, Cause.LOGIN, str(error)), Phase.LOGIN) from None
+        return await connect(
+            server,
+            hostname=self._of.hostname,
+            login=login,
+            tls=tls,
+            timeouts=self._timeouts,
+            source_address=self._of.source_address,
+        )
+
+    async def _record_no_link(self, claimed: Claimed, no: NoLink) -> None:
+        others = sum(link.is_alive for link in self._links)
+        at = self._moment()
+        change = None
+        if others:
+            # The provider refuses one connection more than we have: that is about their number, not about the lane.
+            self._narrow, self._narrow_until = others, asyncio.get_running_loop().time() + _NARROW_SECONDS
+            events.warn("connections-narrowed", touchpoint=claimed.touchpoint, connections=others, cause=str(no))
+        else:
+            change = change_of(no.trouble, self._of, at)
+        done = put_back(claimed, defer_for(no.trouble, no.phase, no.reply), change, self._of, at)
+        await self._step(Step(done))
+        log_attempt(claimed, done, self._of.touchpoint.smtp.host if self._of.touchpoint.smtp else "-")
+        if change is not None:
+            self._tell(no.trouble)
+
+    def _is_worn(self, link: Link) -> bool:
+        per_connection = self._of.touchpoint.pace.per_connection
+        return per_connection is not None and link.completed >= per_connection
+
+    def _take_idle(self) -> Link | None:
+        while self._idle:
+            link = self._idle.pop()
+            if link.is_alive and self._of.touchpoint.smtp == link.server:
+                return link
+            self._links.discard(link)
+            link.close()
+        return None
+
+    def _put_back(self, link: Link, *, is_usable: bool = True) -> None:
+        if is_usable and link.is_alive and not self._is_stopping and not self._is_worn(link):
+            if link not in self._idle:
+                self._idle.append(link)
+                asyncio.get_running_loop().call_later(self._idle_seconds, self._retire, link, link.completed)
+            return
+        self._links.discard(link)
+        link.close()
+
+    def _retire(self, link: Link, completed: int) -> None:
+        if link in self._idle and link.completed == completed:
+            self._idle.remove(link)
+            self._links.discard(link)
+            link.close()
+
+    # --- stopping ----------------------------------------------------------------------------------------------------
+
+    async def _stop(self) -> None:
+        self._is_stopping = True
+        for dial in self._dials:
+            dial.cancel()
+        await self._wait_for_workers(self._stop_seconds)
+        for link in self._links:
+            if link not in self._idle:
+                link.wire.abort("the gateway was stopping")
+        await self._wait_for_workers(self._stop_seconds)
+        for worker in self._workers:
+            worker.cancel()
+        self.close()
+
+    async def _wait_for_workers(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while self._workers and (left := deadline - loop.time()) > 0:
+            try:
+                await asyncio.wait(self._workers, timeout=left)
+            except asyncio.CancelledError:
+                continue  # the bridge repeats itself; we are on our way
+
+    def _moment(self) -> Moment:
+        return Moment(self._now_ms(), self._dice())
+
+    @property
+    def _of(self) -> Settings:
+        assert self._settings is not None
+        return self._settings
+
+
+_pools: WeakSet[Pool] = WeakSet()
+
+
+def hurry() -> None:
+    """Cut every connection of every pool, for a stop that cannot wait. Call it in the asyncio thread."""
+    for pool in list(_pools):
+        pool.hurry()
+
+
+def _tls_for(ca_file: Path | None) -> SSLContext:
+    changed_at = None if ca_file is None else _mtime(ca_file)
+    return _tls_cached(ca_file, changed_at)
+
+
+@lru_cache(maxsize=64)
+def _tls_cached(ca_file: Path | None, changed_at: int | None) -> SSLContext:
+    return tls_context(ca_file)
+
+
+def _mtime(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
