@@ -42,6 +42,9 @@ class Bound:
     port: int
     scheme: str
 
+    def __str__(self) -> str:
+        return f"{self.scheme}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
 
 class SubmissionServer:
     """`on_accepted(touchpoint id)` is called on the asyncio thread after each commit."""
@@ -80,16 +83,12 @@ class SubmissionServer:
         self._patience = Patience(self._loop.time)
         if any(listener.scheme != "smtp+insecure" for listener in submission.listen):
             self._certificates = self._load_certificates()
-        given = list(sockets or ())
-        bound: list[tuple[str, socket.socket]] = []
-        for listener in submission.listen:
-            ours = [sock for sock in given if sock.getsockname()[1] == listener.port] or await self._bind(listener)
-            given = [sock for sock in given if sock not in ours]
-            bound += [(listener.scheme, sock) for sock in ours]
-            self._sockets += ours
-        for sock in given:
-            events.warn("socket-unused", port=sock.getsockname()[1], remedy="name its port in [submission] listen")
-            sock.close()
+        try:
+            bound = await self._bind_all(submission.listen, list(sockets or ()))
+        except BaseException:
+            for sock in self._sockets:
+                sock.close()
+            raise
         for scheme, sock in bound:
             sock.setblocking(False)
             sock.listen(_BACKLOG)
@@ -120,8 +119,9 @@ class SubmissionServer:
             self.passwords.close()
 
     async def _wait_until_empty(self, seconds: float) -> None:
-        deadline = self._loop.time() + seconds
-        while self._dialogs and (left := deadline - self._loop.time()) > 0:
+        time = asyncio.get_running_loop().time
+        deadline = time() + seconds
+        while self._dialogs and (left := deadline - time()) > 0:
             self._left.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._left.wait(), left)
@@ -141,6 +141,21 @@ class SubmissionServer:
             self._refresh_certificates(self._current())
 
     # --- connections -------------------------------------------------------------------------------------------------
+
+    async def _bind_all(
+        self, listeners: Sequence[Listener], given: list[socket.socket]
+    ) -> list[tuple[str, socket.socket]]:
+        """Return scheme and socket of every listener; what has been bound so far is in `_sockets` at any time."""
+        bound: list[tuple[str, socket.socket]] = []
+        for listener in listeners:
+            ours = [sock for sock in given if sock.getsockname()[1] == listener.port] or await self._bind(listener)
+            given = [sock for sock in given if sock not in ours]
+            bound += [(listener.scheme, sock) for sock in ours]
+            self._sockets += ours
+        for sock in given:
+            events.warn("socket-unused", port=sock.getsockname()[1], remedy="name its port in [submission] listen")
+            sock.close()
+        return bound
 
     async def _bind(self, listener: Listener) -> list[socket.socket]:
         try:

@@ -11,7 +11,10 @@ from gateway.outbound.data import LONGEST_LINE, DataReader
 
 # Mostly what can be mistaken for an end of data, so that short inputs meet every border
 ODD = st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"\r\n.", b"..", b"\r\n..", b"\n.\n", b"a", b"\xe9", b"x" * 500])
-WIRE = st.lists(ODD, max_size=25).map(b"".join)
+WIRE = st.builds(
+    lambda parts, end: b"".join(parts) + end, st.lists(ODD, max_size=25), st.sampled_from([b"\r\n.\r\nbehind", b""])
+)
+CUTS = st.lists(st.integers(0, 5_000), max_size=12)
 HONEST_LINES = st.lists(st.lists(st.sampled_from([b".", b"a", b" ", b"x" * 499]), max_size=4).map(b"".join), max_size=8)
 
 
@@ -46,7 +49,7 @@ def stuffed(message: bytes) -> bytes:
     return b"\r\n".join(b"." + line if line.startswith(b".") else line for line in lines) + b".\r\n"
 
 
-@given(data=WIRE, cuts=st.lists(st.integers(0, 500), max_size=12))
+@given(data=WIRE, cuts=CUTS)
 def test_any_cutting_gives_what_the_straightforward_reader_gives(data: bytes, cuts: list[int]) -> None:
     reader, rest = read(data, cuts)
     expected = reference(data)
@@ -63,7 +66,15 @@ def test_any_cutting_gives_what_the_straightforward_reader_gives(data: bytes, cu
         assert reader.has_long_line == any(len(line) > LONGEST_LINE for line in message.split(b"\r\n"))
 
 
-@given(lines=HONEST_LINES, behind=WIRE, cuts=st.lists(st.integers(0, 500), max_size=12))
+@given(lengths=st.lists(st.integers(LONGEST_LINE - 2, LONGEST_LINE + 2), min_size=1, max_size=4), cuts=CUTS)
+def test_a_long_line_is_seen_wherever_it_is_cut(lengths: list[int], cuts: list[int]) -> None:
+    message = b"".join(b"x" * length + b"\r\n" for length in lengths)
+    reader, rest = read(stuffed(message), [*cuts, len(message) - 1])  # a piece may end between CR and LF
+    assert rest == b""
+    assert reader.has_long_line == (max(lengths) > LONGEST_LINE)
+
+
+@given(lines=HONEST_LINES, behind=WIRE, cuts=CUTS)
 def test_stuffing_and_reading_is_a_round_trip(lines: list[bytes], behind: bytes, cuts: list[int]) -> None:
     message = b"".join(line + b"\r\n" for line in lines)
     reader, rest = read(stuffed(message) + behind, cuts)
@@ -72,7 +83,7 @@ def test_stuffing_and_reading_is_a_round_trip(lines: list[bytes], behind: bytes,
     assert not reader.has_bare
 
 
-@given(data=WIRE, limit=st.integers(0, 300), cuts=st.lists(st.integers(0, 500), max_size=12))
+@given(data=WIRE, limit=st.integers(0, 300), cuts=CUTS)
 def test_a_message_over_the_limit_is_counted_and_not_kept(data: bytes, limit: int, cuts: list[int]) -> None:
     reader, rest = read(data, cuts, limit)
     if rest is None:

@@ -19,10 +19,13 @@ from typing import Any
 import pytest
 import uvloop
 
+from gateway.errors import Unavailable
 from gateway.model import read_id
+from gateway.outbound.certificates import Certificates
+from gateway.outbound.submission import SubmissionServer
 from gateway.state.store import Store
 from tests.support.authority import Authority
-from tests.support.submission import PASSWORD, Rig, replies
+from tests.support.submission import PASSWORD, NoWorkers, Rig, replies
 from tests.support.waiting import wait_until
 
 TO = ["kim@clients.example"]
@@ -191,6 +194,65 @@ def test_a_new_certificate_is_used_and_a_mismatched_pair_is_not(
     assert shown() == first
     rig.pair.private_key.write_bytes(other.private_key.read_bytes())
     assert wait_until(lambda: shown() != first, "the files are watched")  # nobody asked for a reload
+
+
+@pytest.mark.parametrize(
+    ("certificate", "private_key", "words"),
+    [
+        ("missing.pem", "one.key", "missing.pem: No such file or directory; the daemon must be able to read it"),
+        ("one.pem", "two.key", "is not the key of"),
+        ("text", "one.key", "both must be PEM"),
+    ],
+    ids=["missing", "mismatch", "not-pem"],
+)
+def test_a_certificate_that_cannot_be_used_is_named_at_the_start(
+    tmp_path: Path, authority: Authority, certificate: str, private_key: str, words: str
+) -> None:
+    for name in ("one", "two"):
+        pair = authority.issue(name)
+        (tmp_path / f"{name}.pem").write_bytes(pair.certificate.read_bytes())
+        (tmp_path / f"{name}.key").write_bytes(pair.private_key.read_bytes())
+    (tmp_path / "text").write_text("no certificate")
+    with pytest.raises(Unavailable, match=re.escape(words)) as error:
+        Certificates(tmp_path / certificate, tmp_path / private_key)
+    assert "\n" not in str(error.value)
+
+
+def test_an_address_that_is_taken_is_named_at_the_start(rig: Rig, make_rig: Callable[..., Rig]) -> None:
+    taken = f"smtp+insecure://127.0.0.1:{rig.port('smtp+insecure')}"
+    server = SubmissionServer(lambda: config, rig.store, NoWorkers(), rig.woken.append)
+    rig.submission = {"listen": [taken]}
+    config = rig.reload()
+    with pytest.raises(Unavailable, match=r"cannot listen on .*Address already in use; is another server there"):
+        rig.run(server.start)
+    rig.run(server.close, 0)
+
+
+def test_a_broken_handshake_costs_only_its_own_connection(rig: Rig) -> None:
+    for scheme, said in (("smtps", b"EHLO me\r\n"), ("smtp", b"EHLO me\r\nSTARTTLS\r\n")):
+        plug = socket.create_connection(("127.0.0.1", rig.port(scheme)), timeout=20)
+        plug.sendall(said)
+        if scheme == "smtp":
+            replies(plug, 3)
+            plug.sendall(b"this is no handshake\r\n" * 10)
+        with suppress(ConnectionResetError):
+            while plug.recv(1000):
+                pass
+        plug.close()
+    wait_until(lambda: not rig.server._from, "both are gone")
+    send(rig.login(scheme="smtps"), LETTER)
+
+
+def test_a_client_that_does_not_read_its_last_reply_is_dropped(rig: Rig) -> None:
+    plug = logged_in(rig)
+    (dialog,) = rig.server._dialogs
+    plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    plug.settimeout(1)
+    with suppress(TimeoutError):  # until our replies fill every buffer on the way and we stop reading
+        plug.sendall(b"MAIL FROM:<>\r\n" + b"RCPT TO:<a@b.example>\r\n" * 10_000_000)
+    rig.call(dialog.hang_up, "421 4.3.2 enough")
+    pass_time(rig, 11)
+    wait_until(lambda: not rig.server._dialogs, "it is dropped")
 
 
 # --- logins ----------------------------------------------------------------------------------------------------------
