@@ -189,10 +189,10 @@ class AutoReply(_Composed):
 def _provider(value: object) -> str:
     if isinstance(value, str) and value in PROFILES:
         return value
-    if value in NOT_YET:
-        raise ValueError(f'"{value}" is not available yet; use {choose(PROFILES)}')
     if not isinstance(value, str):
         raise ValueError("needs text in quotes")
+    if value in NOT_YET:
+        raise ValueError(f'"{value}" is not available yet; use {choose(PROFILES)}')
     raise ValueError(f'unknown provider "{value}"{suggest(value, PROFILES)}')
 
 
