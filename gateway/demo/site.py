@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from argon2 import PasswordHasher
 
-from gateway import control
+from gateway import control_client
 from gateway.demo.provider import HOST, Account, ProviderThread
 
 SUPPORT: Final = "support@shop.example"
@@ -202,7 +202,7 @@ class Site:
 
     def ask(self, command: str, **arguments: object) -> Any:
         """Ask over the control socket, as a command does, without the cost of an interpreter; for waiting."""
-        return control.ask(self.home / "state" / "control.sock", command, arguments, timeout=10)
+        return control_client.ask(self.home / "state" / "control.sock", command, arguments, timeout=10)
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run one `mail-gateway` command."""
