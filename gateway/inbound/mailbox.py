@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -137,15 +138,17 @@ class _Mailbox:
                     events.touchpoint_lost(self._id, self._cause, retry_in=f"{action.seconds:.0f}s")
                 event = await self._attempt(action, state)
         finally:
-            if self._session is not None:
-                self._session_thread(self._session.abort)
+            with trio.CancelScope(shield=True):
+                await self._close()
 
     async def _attempt(self, action: watcher.Action, state: watcher.State) -> watcher.Event:
         try:
             event = await self._do(action)
         except _Lost as lost:
+            await self._close()
             return self._failed(lost.cause, state, lost.fetching)
         except Unavailable as error:
+            await self._close()
             return self._failed(error, state)
         if isinstance(event, watcher.Looked):
             self._synced(event)
@@ -189,8 +192,11 @@ class _Mailbox:
             if self._session is not None:
                 self._health.touchpoint(self._id).last_server_byte_at = self._session.last_byte_at
 
-    def _session_thread(self, function: Callable[[], object]) -> None:
-        self._bridge.loop.call_soon_threadsafe(function)
+    async def _close(self) -> None:
+        if self._session is not None:
+            session, self._session = self._session, None
+            with suppress(Unavailable):  # the bridge is closed, and with it the session
+                await self._bridge.call(session.close)
 
     # --- what others see ---------------------------------------------------------------------------------------------
 
@@ -199,9 +205,6 @@ class _Mailbox:
             self._health.set_state(self._id, state, connected=connected, cause=cause)
 
     def _failed(self, error: Unavailable, state: watcher.State, fetching: tuple[int, ...] = ()) -> watcher.Failed:
-        if self._session is not None:
-            self._session_thread(self._session.abort)
-            self._session = None
         refused = isinstance(error, LoginRefused)
         self._cause = cause = str(error)
         self._say("login refused" if refused else "waiting", connected=False, cause=cause)

@@ -252,6 +252,7 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
             raise Unavailable("no answer to IDLE") from None
         except asyncio.CancelledError:
             self.say_goodbye()
+            await self.close()
             raise
         except BaseException:
             self.cut("IDLE was given up")
@@ -269,6 +270,21 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
             transport.write(done + self.new_tag().encode() + b" LOGOUT\r\n")
             transport.close()
         self.state = aioimaplib.LOGOUT
+
+    async def close(self, within: float = 0.5) -> None:
+        """Wait until the connection is really gone; cut it after `within` seconds. A loop that ends must leave nothing.
+
+        After `say_goodbye` that gives the peer the moment to answer.
+        """
+        if self.transport is None:
+            return
+        if not self._leaving:
+            self.cut("we have closed the connection")
+        await asyncio.wait((self.lost,), timeout=within)
+        if not self.lost.done():
+            self._leaving = False
+            self.cut("we have closed the connection")
+            await asyncio.wait((self.lost,), timeout=within)
 
     @property
     def is_stirred(self) -> bool:

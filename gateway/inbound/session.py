@@ -23,12 +23,12 @@ from typing import Any, Final, TypeVar, cast
 
 from gateway.config import Server
 from gateway.errors import Unavailable
-from gateway.events import clean
 from gateway.inbound import fetch
 from gateway.inbound.fetch import Fetched, Headed, Listed
 from gateway.inbound.framing import Response
 from gateway.inbound.identity import FIELDS
 from gateway.inbound.protocol import Answer, Take, Wire
+from gateway.text import clean
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ async def connect(
             await session._start_tls(loop, tls, connect_seconds)
         await session._log_in(login, password)
     except BaseException:
-        session.abort()
+        await session.close()
         raise
     return session
 
@@ -389,11 +389,11 @@ class Session:
         except (Unavailable, TimeoutError):
             pass
         finally:
-            self.abort()
+            await self.close()
 
-    def abort(self) -> None:
-        """Cut the connection now."""
-        self._wire.cut("we have closed the connection")
+    async def close(self) -> None:
+        """Cut the connection, unless it is saying goodbye; return when it is gone."""
+        await self._wire.close()
 
     # --- the one way to run a command --------------------------------------------------------------------------------
 

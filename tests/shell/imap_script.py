@@ -23,7 +23,7 @@ class Peer:
 
     async def say(self, *lines: str | bytes) -> None:
         """Send lines, in one write."""
-        encoded = (line if isinstance(line, bytes) else line.encode() for line in lines)
+        encoded = (line if isinstance(line, bytes) else line.encode("utf-8", "surrogateescape") for line in lines)
         await self.stream.send_all(b"".join(line + b"\r\n" for line in encoded))
 
     async def send(self, data: bytes) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 import trio
 
+from gateway import events
 from gateway.bridge import open_bridge
 from gateway.config import Config, load
+from gateway.config.providers import PROFILES
 from gateway.errors import Unavailable
 from gateway.health import Health
 from gateway.inbound import mailbox, watcher
@@ -23,6 +26,7 @@ from gateway.model import Arrival
 from gateway.state import mailboxes
 from gateway.state.store import Store, Tuning
 from tests.shell.imap_script import ImapServer, Letter, Peer, letter, serving
+from tests.support.authority import Authority
 
 RULES = """
 [[touchpoint]]
@@ -31,7 +35,7 @@ address = "support@support.example"
 name = "Support"
 active = true
 direction = "inbound"
-imap = "imap+insecure://127.0.0.1:{port}"
+imap = "{url}"
 password = "file:secret"
 linked_queues = ["support"]
 {more}
@@ -53,6 +57,7 @@ class Box:
     intake: Intake
     start: Callable[[], None]
     stop: Callable[[], None]
+    lost_before: int  # connections lost by tests before this one
 
     def subjects(self) -> Counter[str]:
         def read(db: Any) -> list[str]:
@@ -65,6 +70,10 @@ class Box:
 
     def folder(self, name: str = "INBOX") -> mailboxes.Folder | None:
         return self.store.read(mailboxes.find_folder, "support", name).result(5)
+
+    def cursor(self) -> int:
+        folder = self.folder()
+        return -1 if folder is None else folder.cursor
 
     def owed(self) -> list[tuple[int, str]]:
         def read(db: Any) -> list[tuple[int, str]]:
@@ -97,10 +106,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def box(tmp_path: Path, server: ImapServer, more: str = "", *, limit: str = "1 MB") -> AsyncIterator[Box]:
+async def box(
+    tmp_path: Path, server: ImapServer, more: str = "", *, limit: str = "1 MB", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Box]:
     (tmp_path / "secret").write_text("secret")
-    async with serving(server) as port, open_bridge() as bridge:
-        (tmp_path / "rules.toml").write_text(RULES.format(port=port, more=more))
+    async with serving(server, tls) as port, open_bridge() as bridge:
+        url = f"imaps://localhost:{port}" if tls else f"imap+insecure://127.0.0.1:{port}"
+        (tmp_path / "rules.toml").write_text(RULES.format(url=url, more=more))
         (tmp_path / "gateway.toml").write_text(
             f'hostname = "gw.example"\nstate_dir = "{tmp_path}"\n[inbound]\nmax_message_size = "{limit}"\n'
         )
@@ -132,6 +144,7 @@ async def box(tmp_path: Path, server: ImapServer, more: str = "", *, limit: str 
                     intake,
                     start=lambda: nursery.start_soon(watch),
                     stop=lambda: scopes.pop().cancel(),
+                    lost_before=events.counts().get("connection-lost", 0),
                 )
                 found.start()
                 yield found
@@ -271,6 +284,32 @@ async def test_other_folders_are_looked_at_in_turn(
         await server.deliver(letter(2), folder="Old & Co")
         await server.deliver(letter(3))
         await gateway.has(1, 2, 3)
+
+
+async def test_tls_is_verified_by_the_touchpoints_authority(tmp_path: Path, quick: None) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.issue("server")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pair.certificate, pair.private_key)
+    server = ImapServer()
+    async with box(tmp_path, server, f'ca_file = "{authority.ca_file}"', tls=context) as gateway:
+        await gateway.watching()
+        await server.deliver(letter(1))
+        await gateway.has(1)
+
+
+async def test_a_session_is_left_in_time_without_an_alarm(
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = replace(PROFILES["custom"], reconnect=timedelta(milliseconds=10))
+    monkeypatch.setattr(mailbox, "PROFILES", {"custom": profile})
+    server = ImapServer()
+    async with box(tmp_path, server, 'watch = { poll = "1 s" }') as gateway:
+        await gateway.until(lambda: server.connections == 2, "the second connection")
+        assert "LOGOUT" in server.commands
+        await gateway.watching()
+        assert list(gateway.health.alarms()) == []
+        assert events.counts().get("connection-lost", 0) == gateway.lost_before
 
 
 # --- trouble ---------------------------------------------------------------------------------------------------------
@@ -464,11 +503,10 @@ async def test_a_message_that_cannot_be_stored_is_not_jumped_over_by_later_ones(
         await gateway.until(lambda: gateway.subjects() == Counter(["letter 6", "letter 8", "letter 9"]), "the others")
         await gateway.until(lambda: server.connections > 3, "another look or two")
         assert "disk is full" in (gateway.health.touchpoint("support").cause or "")
+        assert gateway.cursor() == 6
         is_full[0] = False
         await gateway.has(6, 7, 8, 9)
-        folder = gateway.folder()
-        assert folder is not None
-        assert folder.cursor == 9
+        await gateway.until(lambda: gateway.cursor() == 9, "the cursor behind the last one")
 
 
 # --- UIDVALIDITY -----------------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ async def selected(server: ImapServer, **settings: Any) -> AsyncIterator[tuple[C
         session = await client.connect(**settings)
         await client.call(session.select, "INBOX")
         yield client, session
-        client.bridge.loop.call_soon_threadsafe(session.abort)
+        await client.call(session.close)
 
 
 # --- coming in -------------------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ async def test_any_password_arrives_as_it_is(capabilities: str, password: str) -
 
     async with client_of(script) as client:
         session = await client.connect("anna", password)
-        client.bridge.loop.call_soon_threadsafe(session.abort)
+        await client.call(session.close)
     assert heard == [f"\0anna\0{password}".encode()]
 
 
@@ -301,7 +301,7 @@ async def test_starttls_comes_before_the_password_and_forgets_what_was_said_in_t
         session = await client.connect(
             server=Server("imap", "localhost", client.port), tls=imap.tls_context(authority.ca_file)
         )
-        client.bridge.loop.call_soon_threadsafe(session.abort)
+        await client.call(session.close)
     assert lines == ["CAPABILITY", "AUTHENTICATE"]
     assert not inner.commands
 
