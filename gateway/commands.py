@@ -17,8 +17,8 @@ from typing import Any
 
 from gateway import config
 from gateway.config import Agent, Changes, Config, Touchpoint
-from gateway.control import CommandError, Handler
-from gateway.errors import ConfigError
+from gateway.control import Handler
+from gateway.errors import CommandError, ConfigError
 from gateway.health import Health, TouchpointHealth
 from gateway.model import UNROUTED, personal_queue, read_id, to_ms
 from gateway.rulebook import Rulebook

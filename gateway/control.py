@@ -20,26 +20,12 @@ from typing import Any, Final
 import trio
 
 from gateway import events
-from gateway.errors import GatewayError
+from gateway.errors import CommandError, GatewayError
 
 _LONGEST_REQUEST: Final = 1 << 20
 _PATIENCE: Final = 60  # seconds for a client to send its request or take its answer
 
 Handler = Callable[[Mapping[str, Any]], Awaitable[Any]]
-
-
-class CommandError(GatewayError):
-    """A command that cannot do what it was asked. `exit_code` as in the manual: 1 found wrong, 69, 75 …"""
-
-    def __init__(self, message: str, exit_code: int = 1) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
-def socket_path(state_dir: Path) -> Path:
-    """Return where the daemon listens: systemd's runtime directory when there is one, else the state directory."""
-    runtime = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
-    return Path(runtime or state_dir) / "control.sock"
 
 
 async def serve(
@@ -114,29 +100,3 @@ async def _run(request: bytes, handlers: Mapping[str, Handler]) -> dict[str, Any
     except Exception as error:  # a bug in one command must not end the daemon
         events.bug("command-failed", error, command=asked["command"])
         return {"error": f"{asked['command']}: an internal error; the log has the traceback", "exit": 1}
-
-
-def ask(path: Path, command: str, args: Mapping[str, Any], timeout: float | None = None) -> Any:
-    """Send one request and return its result; blocking, for the command line.
-
-    Raises ConnectionError when no daemon answers there, CommandError when it says no.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(timeout)
-        try:
-            client.connect(str(path))
-            client.sendall(json.dumps({"command": command, "args": dict(args)}).encode() + b"\n")
-            with client.makefile("rb") as stream:
-                line = stream.readline()
-        except PermissionError:
-            raise CommandError(
-                f"{path}: permission denied; run the command as root or as a member of the socket's group"
-            ) from None
-        except FileNotFoundError:
-            raise ConnectionError(f"{path}: no daemon answers") from None
-    if not line:
-        raise ConnectionError("the daemon ended before it answered")
-    answer = json.loads(line)
-    if "error" in answer:
-        raise CommandError(answer["error"], answer["exit"])
-    return answer["result"]

@@ -19,7 +19,7 @@ from typing import Final
 
 import trio
 
-from gateway import config, control, events, log, systemd
+from gateway import config, control, control_client, events, log, systemd
 from gateway.bridge import Bridge, BridgeLost, open_bridge
 from gateway.commands import Desk, handlers
 from gateway.config import Config
@@ -143,7 +143,7 @@ class Daemon:
                 reload=self._reload,
                 forget_logins=self._submission.passwords.forget,
             )
-            await nursery.start(control.serve, control.socket_path(self._gateway.state_dir), handlers(desk))
+            await nursery.start(control.serve, control_client.socket_path(self._gateway.state_dir), handlers(desk))
             await bridge.call(self._submission.start, systemd.listening_sockets().get("submission"))
             self._report_rules()
             await self._set_touchpoints()

@@ -54,3 +54,11 @@ class Malformed(GatewayError):
     def __init__(self, message: str, reply: str = "550 5.6.0 the message cannot be understood") -> None:
         super().__init__(message)
         self.reply = reply
+
+
+class CommandError(GatewayError):
+    """A command that cannot do what it was asked. `exit_code` as in the manual: 1 found wrong, 2 usage, 69, 75 …"""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -6,27 +6,19 @@ mail or a server is shortened and stripped of control characters before it is lo
 
 from __future__ import annotations
 
-import re
 import sys
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import structlog
 
-_log: Any = structlog.get_logger()
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e]+")
-_LONGEST: Final = 300  # characters of one value; a hostile server may answer with a megabyte
+from gateway.text import clean
 
+_log: Any = structlog.get_logger()
 _counts: Counter[str] = Counter()
 _lock = threading.Lock()
-
-
-def clean(text: str, longest: int = _LONGEST) -> str:
-    """Return `text` on one line without control characters or terminal escapes, at most `longest` characters."""
-    flat = _CONTROL.sub(" ", text).strip()
-    return flat if len(flat) <= longest else flat[: longest - 1] + "…"
 
 
 def say(event: str, **keys: Any) -> None:

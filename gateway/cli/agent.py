@@ -8,9 +8,8 @@ import sys
 from typing import Any
 
 from gateway.cli import client, show
-from gateway.control import CommandError
-from gateway.events import clean
-from gateway.outbound.passwords import hash_password
+from gateway.errors import CommandError
+from gateway.text import clean
 
 _SHORTEST_PASSWORD = 8
 
@@ -76,6 +75,8 @@ def _text(value: object) -> str:
 
 
 def passwd(options: argparse.Namespace) -> int:
+    from gateway.outbound.passwords import hash_password  # argon2 and more: slow to import
+
     if sys.stdin.isatty():
         password = getpass.getpass(f"New password for {options.login}: ")
         if password != getpass.getpass("Again: "):

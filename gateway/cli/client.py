@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import trio
-
-from gateway import config, control
-from gateway.commands import handlers, offline_desk
-from gateway.control import CommandError
+from gateway import control_client
+from gateway.errors import CommandError
 
 NOT_RUNNING: Final = 69
+_STATE_DIR: Final = "/var/lib/mail-gateway"
 
 
 def ask(config_path: Path, command: str, *, must_run: bool = False, **args: object) -> Any:
@@ -20,9 +19,9 @@ def ask(config_path: Path, command: str, *, must_run: bool = False, **args: obje
 
     Raises CommandError, and ConfigError for a gateway.toml that cannot be read.
     """
-    state_dir = config.load_gateway(config_path).state_dir
+    state_dir = _state_dir(config_path)
     try:
-        return control.ask(control.socket_path(state_dir), command, args)
+        return control_client.ask(control_client.socket_path(state_dir), command, args)
     except ConnectionError:
         if must_run:
             raise CommandError(
@@ -30,9 +29,29 @@ def ask(config_path: Path, command: str, *, must_run: bool = False, **args: obje
                 "start it with: systemctl start mail-gateway",
                 NOT_RUNNING,
             ) from None
-    return trio.run(_ask_the_store, config_path, command, args)
+    return _ask_the_store(config_path, command, args)
 
 
-async def _ask_the_store(config_path: Path, command: str, args: Mapping[str, object]) -> Any:
-    async with offline_desk(config_path) as desk:
-        return await handlers(desk)[command](args)
+def _state_dir(config_path: Path) -> Path:
+    """Return where the daemon keeps its state. The daemon has checked the file; a command need not do it again."""
+    try:
+        state_dir = tomllib.loads(config_path.read_text("utf-8")).get("state_dir", _STATE_DIR)
+    except (OSError, ValueError):
+        state_dir = None
+    if isinstance(state_dir, str) and Path(state_dir).is_absolute():
+        return Path(state_dir)
+    from gateway.config import load_gateway  # slow to import, and rarely needed: it says what is wrong
+
+    return load_gateway(config_path).state_dir
+
+
+def _ask_the_store(config_path: Path, command: str, args: Mapping[str, object]) -> Any:
+    import trio  # as above
+
+    from gateway.commands import handlers, offline_desk
+
+    async def answer() -> Any:
+        async with offline_desk(config_path) as desk:
+            return await handlers(desk)[command](args)
+
+    return trio.run(answer)

@@ -8,11 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gateway import config
 from gateway.cli import client, show
-from gateway.control import CommandError
-from gateway.errors import ConfigError, Problem, Severity
-from gateway.events import clean
+from gateway.errors import CommandError, ConfigError, Problem, Severity
+from gateway.text import clean
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -47,6 +45,8 @@ def run_demo(options: argparse.Namespace) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
+    from gateway import config
+
     problems = config.check(options.config, options.file)
     if options.json:
         show.as_json([_problem(problem) for problem in problems])

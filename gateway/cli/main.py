@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.cli import agent, daemon, outbox, queue
-from gateway.control import CommandError
-from gateway.errors import ConfigError, GatewayError
+from gateway.errors import CommandError, ConfigError, GatewayError
 
 DEFAULT_CONFIG: Final = "/etc/mail-gateway/gateway.toml"
 

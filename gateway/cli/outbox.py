@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from gateway.cli import client, show
-from gateway.events import clean
+from gateway.text import clean
 
 
 def add(commands: Any, config: argparse.ArgumentParser) -> None:
@@ -35,17 +35,17 @@ def list_(options: argparse.Namespace) -> int:
         show.as_json(found)
         return 0
     show.table(
-        ("ID", "TOUCHPOINT", "AGENT", "AGE", "TO", "STATE", "TRIES", "NEXT", "SUBJECT", "REPLY"),
+        ("ID", "STATE", "TRIES", "NEXT", "AGE", "FROM", "TO", "AGENT", "SUBJECT", "REPLY"),
         (
             (
                 m["id"],
-                m["touchpoint"],
-                m["agent"],
-                show.ago(m["accepted_at"]),
-                r["address"],
                 r["state"],
                 r["attempts"],
                 show.ago(r["next_attempt_at"]),
+                show.ago(m["accepted_at"]),
+                m["touchpoint"],
+                r["address"],
+                m["agent"],
                 m["subject"],
                 r["reply"] or m["cause"],
             )

@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway.cli import client, show
 from gateway.cli.reading import readable
-from gateway.events import clean
+from gateway.text import clean
 
 
 def add(commands: Any, config: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage
 from typing import Final
 
-from gateway.events import clean
+from gateway.text import clean
 
 _FIELDS: Final = ("From", "To", "Cc", "Date", "Subject")
 _UNSAFE: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")

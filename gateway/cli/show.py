@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
-from gateway.events import clean
+from gateway.text import clean
 
 
 def as_json(result: Any) -> None:

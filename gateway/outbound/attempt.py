@@ -24,6 +24,7 @@ from gateway.state.lifecycle import Event, LaneEvent, State, move
 from gateway.state.outbox import Claimed, Done, Fated, Recipient
 from gateway.state.queues import Notice
 from gateway.state.raw import chunk_key
+from gateway.text import clean
 
 _QUOTA_MS: Final = 3_600_000  # a day's quota comes back bit by bit
 _FATES: Final = {Fate.ACCEPTED: Event.ACCEPTED, Fate.REFUSED: Event.REFUSED, Fate.UNCERTAIN: Event.INTERRUPTED}
@@ -128,7 +129,7 @@ def _done(
 def _fated(recipient: Recipient, judged: Judged, before: State, policy: RetryPolicy, at: Moment) -> Fated:
     outcome = judged.outcome
     said = ": ".join(part for part in (outcome.detail, str(outcome.reply) if outcome.reply else "") if part)
-    said = events.clean(said)
+    said = clean(said)
     if (event := _FATES.get(outcome.fate)) is not None:
         return Fated(recipient.number, before, event, said, None, recipient.waited)
     if judged.wait is Wait.CLOCK:
@@ -151,7 +152,7 @@ def change_of(trouble: Trouble, settings: Settings, at: Moment) -> lanes.Change:
     policy = settings.policy
     delays = policy.probe_delays if trouble.event is LaneEvent.HOLD else policy.dial_delays
     ladder = (_QUOTA_MS,) if trouble.cause is Cause.QUOTA else ladder_ms(delays, policy.spread, at.jitter)
-    detail = events.clean(trouble.detail)
+    detail = clean(trouble.detail)
     return lanes.Change(settings.touchpoint.id, trouble.event, at.now, trouble.cause.value, detail, ladder)
 
 

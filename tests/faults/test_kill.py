@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.control import CommandError
+from gateway.errors import CommandError
 from tests.support.daemon import Daemon, Site
 from tests.support.letters import letter, message_id, repeated
 from tests.support.powercut import shim_environment

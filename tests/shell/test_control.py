@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 import trio
 
-from gateway import control
-from gateway.control import CommandError
-from gateway.errors import Unavailable
+from gateway import control, control_client
+from gateway.errors import CommandError, Unavailable
 
 
 async def echo(args: Mapping[str, Any]) -> Any:
@@ -45,7 +44,7 @@ async def serving(path: Path) -> AsyncIterator[Path]:
 
 
 async def ask(path: Path, command: str, **args: Any) -> Any:
-    return await trio.to_thread.run_sync(lambda: control.ask(path, command, args, timeout=10))
+    return await trio.to_thread.run_sync(lambda: control_client.ask(path, command, args, timeout=10))
 
 
 async def test_a_command_is_answered(tmp_path: Path) -> None:
@@ -101,4 +100,4 @@ async def test_only_owner_and_group_may_connect_and_a_stale_socket_is_replaced(t
 
 def test_without_a_daemon_asking_is_a_connection_error(tmp_path: Path) -> None:
     with pytest.raises(ConnectionError):
-        control.ask(tmp_path / "control.sock", "echo", {})
+        control_client.ask(tmp_path / "control.sock", "echo", {})

@@ -22,7 +22,7 @@ from typing import Any
 import tomlkit
 from argon2 import PasswordHasher
 
-from gateway import control
+from gateway import control_client
 from tests.support.ports import free_port
 from tests.support.process import Process
 from tests.support.waiting import wait_until
@@ -194,7 +194,7 @@ class Daemon:
 
     def ask(self, command: str, **args: Any) -> Any:
         """Ask over the control socket: what a command would, without the cost of a new interpreter."""
-        return control.ask(control.socket_path(self.state_dir), command, args, timeout=30)
+        return control_client.ask(control_client.socket_path(self.state_dir), command, args, timeout=30)
 
     def status(self) -> dict[str, Any]:
         answer: dict[str, Any] = self.ask("status")
