@@ -82,15 +82,6 @@ def render_line(source: str, context: Mapping[str, Any]) -> str:
     return " ".join(render_text(source, context).split())
 
 
-def syntax_fault(source: str) -> TemplateFault | None:
-    """Return why the source is no template, or None."""
-    try:
-        _compile(_TEXT, source)
-    except TemplateFault as fault:
-        return fault
-    return None
-
-
 @lru_cache(maxsize=512)
 def _compile(environment: _Environment, source: str) -> Template:
     try:

@@ -70,13 +70,13 @@ def inject(raw: bytes, signature: RenderedSignature) -> Injected:
             for part in path:
                 if odd := next((defect for defect in part.defects if defect not in _TOLERATED), None):
                     raise _Refused(f"odd structure: {odd}")
-        edits: list[Edit] = []
-        if bodies.plain is not None:
-            edits += _text_edits(raw, bodies.plain, signature)
+        text_edits = _text_edits(raw, bodies.plain, signature) if bodies.plain is not None else []
         html_edits = _html_edits(raw, bodies.html, signature) if bodies.html is not None else []
-        edits += html_edits
+        edits = [*text_edits, *html_edits]
         if not edits:
             return Injected(raw, True, ALREADY_THERE)
+        for path in filter(None, bodies):
+            _refuse_boundaries(path[:-1], edits)
         if any(edit.start < tree.body for edit in edits):
             edits += _mime_version(raw, tree)
         done = splice(raw, edits)
@@ -321,9 +321,18 @@ def _with_text_part(raw: bytes, tree: Part, signature: RenderedSignature) -> byt
     first = tree.delimiters[0]
     delimiter = raw[first.start : first.end]
     new = body_part(text_block(signature), html_block(signature).decode("ascii"), signature.images, eol=eol)
-    if tree.parameters["boundary"].encode("latin-1", "replace") in new:
-        raise _Refused("the boundary stands in the signature")
-    return splice(raw, [Edit(first.start, first.start, delimiter + new + eol)])
+    edit = Edit(first.start, first.start, new + eol)
+    _refuse_boundaries((tree,), [edit])
+    return splice(raw, [edit._replace(data=delimiter + edit.data)])
+
+
+def _refuse_boundaries(path: Path, edits: list[Edit]) -> None:
+    """No line that is put in may end a part around it."""
+    for part in path:
+        if (boundary := part.parameters.get("boundary", "")) and part.is_multipart:
+            delimiter = b"--" + boundary.rstrip().encode("latin-1", "replace")
+            if any(delimiter in edit.data for edit in edits):
+                raise _Refused("a boundary of the message stands in the signature")
 
 
 def _with_images(raw: bytes, signature: RenderedSignature) -> bytes:
@@ -333,6 +342,7 @@ def _with_images(raw: bytes, signature: RenderedSignature) -> bytes:
         raise _Refused("the HTML is lost")
     eol = line_end(raw)
     pictures = [image_part(image, eol) for image in signature.images]
+    _refuse_boundaries(path[:-1], [Edit(0, 0, picture) for picture in pictures])
     for outer, inner in zip(reversed(path[:-1]), reversed(path[1:]), strict=True):
         if outer.content_type == "multipart/related" and _related_root(outer) is inner:
             return _extend_related(raw, outer, pictures, eol)
@@ -341,8 +351,6 @@ def _with_images(raw: bytes, signature: RenderedSignature) -> bytes:
 
 def _extend_related(raw: bytes, related: Part, pictures: list[bytes], eol: bytes) -> bytes:
     delimiter = b"--" + related.parameters["boundary"].rstrip().encode("latin-1", "replace")
-    if any(delimiter in picture for picture in pictures):
-        raise _Refused("the boundary stands in a picture")
     last = related.delimiters[-1]
     if last.closing:
         new = b"".join(delimiter + eol + picture + eol for picture in pictures)

@@ -18,12 +18,12 @@ from inscriptis import get_text
 from inscriptis.css_profiles import CSS_PROFILES
 from inscriptis.model.config import ParserConfig
 
+from gateway.config.files import image_type
 from gateway.mime.compose import Image
 from gateway.mime.templates import TemplateFault, Values, render_html, render_text
 from gateway.outbound.signature.block import RenderedSignature
 
-MAX_IMAGE_BYTES: Final = 50 * 1024  # an image is strictly smaller
-
+_EXTENSIONS: Final = {"jpeg": "jpg"}
 _IMAGE_SOURCE = re.compile(
     r"""(<img\b[^<>]{0,2000}?\bsrc\s*=\s*)(?:"file:([^"<>]*)"|'file:([^'<>]*)'|file:([^\s"'<>]+))""", re.I
 )
@@ -32,14 +32,6 @@ _BODY = re.compile(r"<body\b[^<>]{0,2000}>(.*?)(?:</body\s*>|\Z)", re.I | re.S)
 _DOCUMENT = re.compile(r"<!doctype[^<>]*>|</?(?:html|head|body|meta|title)\b[^<>]*>", re.I)
 _EXTENSION = re.compile(r"(?:;\s*ext\s*=|\bext(?:ension)?\b\.?|[x#])\s*:?\s*(\d{1,8})\s*$", re.I)
 _KEYPAD = str.maketrans("abcdefghijklmnopqrstuvwxyz", "22233344455566677778889999")  # RFC 3966 §3: no letters
-
-_MAGIC: Final = (
-    (b"\xff\xd8\xff", "image/jpeg", "jpg"),
-    (b"GIF87a", "image/gif", "gif"),
-    (b"GIF89a", "image/gif", "gif"),
-    (b"\x89PNG\r\n\x1a\n", "image/png", "png"),
-    (b"BM", "image/bmp", "bmp"),
-)
 
 
 class HasVariables(Protocol):
@@ -72,7 +64,7 @@ def context(
     known = zip(("name", "address"), customer or (), strict=False)
     return {
         "agent": Values({**touchpoint.variables, **agent.variables, "name": agent.name, "login": agent.login}),
-        "touchpoint": Values({**touchpoint.variables, "name": touchpoint.name, "address": touchpoint.address}),
+        "touchpoint": Values({"name": touchpoint.name, "address": touchpoint.address}),
         "customer": Values({key: value for key, value in known if value}, frozenset({"name", "address"})),
         "subject": " ".join(subject.split()),
         "date": on,
@@ -102,33 +94,14 @@ def render(
     return RenderedSignature(shown, _tidy(plain), tuple(found.values()))
 
 
-def image_names(html: str) -> tuple[str, ...]:
-    """Return the file names that the template's HTML wants as inline images, each once, in their order."""
-    names = (_image_name(match) for match in _IMAGE_SOURCE.finditer(html))
-    return tuple(dict.fromkeys(names))
-
-
-def image_type(data: bytes) -> tuple[str, str] | None:
-    """Return (media type, usual extension) by the first bytes, never by the name; None for what we do not take."""
-    return next(((media, extension) for magic, media, extension in _MAGIC if data.startswith(magic)), None)
-
-
-def image_fault(name: str, data: bytes) -> str | None:
-    """Return in a sentence why the file is no image for a signature, or None."""
-    if image_type(data) is None:
-        return f"{name}: not a JPG, GIF, PNG or BMP image"
-    if len(data) >= MAX_IMAGE_BYTES:
-        return f"{name}: {len(data)} bytes; an image must be smaller than {MAX_IMAGE_BYTES} bytes"
-    return None
-
-
 @lru_cache(maxsize=256)
 def text_of_html(fragment: str) -> str:
     """Return how the HTML reads without its looks: table columns side by side, lists with their signs."""
     try:
-        return str(get_text(fragment, ParserConfig(css=CSS_PROFILES["strict"])))
+        text = str(get_text(fragment, ParserConfig(css=CSS_PROFILES["strict"])))
     except (ValueError, RecursionError):  # lxml: nothing but comments, or deeper than it goes
         return ""
+    return re.sub(r"\n(?:[ \t]*\n){2,}", "\n\n", text)
 
 
 def normalise_tel(number: str) -> str:
@@ -167,12 +140,17 @@ def _with_images(fragment: str, images: Mapping[str, bytes], unique: str, found:
         if name not in found:
             if (data := images.get(name)) is None:
                 raise TemplateFault(f"the image {name!r} was not loaded")
-            media, extension = image_type(data) or ("application/octet-stream", "bin")
+            subtype = image_type(data)
             digest = blake2b(data, digest_size=8).hexdigest()
             content_id = (
                 ".".join(filter(None, (digest, re.sub(r"[^A-Za-z0-9-]", "", unique)))) + "@signature.mail-gateway"
             )
-            found[name] = Image(content_id, media, f"image{len(found) + 1}.{extension}", data)
+            found[name] = Image(
+                content_id,
+                f"image/{subtype}" if subtype else "application/octet-stream",
+                f"image{len(found) + 1}.{_EXTENSIONS.get(subtype or '', subtype or 'bin')}",
+                data,
+            )
         return f'{match[1]}"cid:{found[name].content_id}"'
 
     return _IMAGE_SOURCE.sub(to_cid, fragment)

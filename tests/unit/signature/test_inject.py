@@ -1,0 +1,309 @@
+"""Splicing: what changes in the one part, and that nothing else does."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from gateway.mime.compose import Image
+from gateway.outbound.signature.block import RenderedSignature
+from gateway.outbound.signature.inject import ALREADY_THERE, Injected, inject
+from tests.support.message_laws import check_splice, leaves, no_new_defects, parse, text_of
+
+ANA = RenderedSignature("<p>Ana</p>", "Ana")
+LIMA = RenderedSignature("<p>Límá</p>", "Límá")
+UTF_8 = b"Content-Type: text/plain; charset=utf-8"
+PDF = "Content-Type: application/pdf"
+GIF = "Content-Type: image/gif"
+LOGO = Image("logo@x.example", "image/png", "image1.png", bytes(100))
+PICTURE = RenderedSignature('<img src="cid:logo@x.example" alt="Example">', "Ana", (LOGO,))
+
+
+def mail(*lines: str, charset: str = "utf-8") -> bytes:
+    return "\r\n".join(("From: a@example.com", *lines)).encode(charset)
+
+
+def once(raw: bytes, signature: RenderedSignature) -> bytes:
+    injected = inject(raw, signature)
+    assert (injected.placed, injected.reason) == (True, "")
+    assert inject(injected.raw, signature) == Injected(injected.raw, True, ALREADY_THERE)
+    check_splice(raw, injected.raw, signature)
+    no_new_defects(raw, injected.raw)
+    return injected.raw
+
+
+def test_plain_text_gets_the_block_behind_a_blank_line() -> None:
+    assert once(mail("Subject: x", "", "Hello"), ANA) == mail("Subject: x", "", "Hello", "", "-- ", "Ana", "")
+    assert once(mail("Subject: x", "", "Hello", "", ""), ANA) == mail(
+        "Subject: x", "", "Hello", "", "-- ", "Ana", "", ""
+    )
+    assert once(mail("Subject: x", "", ""), ANA) == mail("Subject: x", "", "-- ", "Ana", "")
+
+
+@pytest.mark.parametrize(
+    ("fields", "body", "charset", "after"),
+    [
+        ([], b"Hello", "us-ascii", [UTF_8, b"quoted-printable", b"MIME-Version: 1.0"]),
+        (["Content-Type: text/plain"], b"Hello", "us-ascii", [UTF_8, b"quoted-printable"]),
+        (
+            ["Content-Type: text/plain; charset=us-ascii; format=flowed"], b"Hello", "us-ascii",
+            [UTF_8 + b"; format=flowed", b"quoted-printable"],
+        ),
+        (
+            ['Content-Type: text/plain;', '\tcharset="us-ascii"', "Content-Transfer-Encoding: 7bit"],
+            b"Hello", "us-ascii",
+            [b"Content-Type: text/plain;\r\n\tcharset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n"],
+        ),
+        (
+            ["Content-Type: text/plain; charset=iso-8859-1", "Content-Transfer-Encoding: 8bit"],
+            b"Ol\xe1", "iso-8859-1",
+            [b"charset=iso-8859-1\r\nContent-Transfer-Encoding: 8bit", b"Ol\xe1\r\n\r\n-- \r\nL\xedm\xe1\r\n"],
+        ),
+        (
+            ["Content-Type: text/plain; charset=utf-8", "Content-Transfer-Encoding: 8bit"], b"Hello", "utf-8",
+            [b"Content-Transfer-Encoding: quoted-printable", b"Hello\r\n\r\n--=20\r\nL=C3=ADm=C3=A1"],
+        ),
+        (
+            ["Content-Type: text/plain; charset=iso-8859-7", "Content-Transfer-Encoding: quoted-printable"],
+            b"=C1=EB=F6=E1", "iso-8859-7",
+            [b"charset=utf-8\r\nContent-Transfer-Encoding: base64"],
+        ),
+        (
+            ["Content-Type: text/plain; charset=koi8-r", "Content-Transfer-Encoding: base64"],
+            base64.b64encode("Привет".encode("koi8-r")), "koi8-r",
+            [b"charset=utf-8\r\nContent-Transfer-Encoding: base64", base64.b64encode("Привет".encode())[:12]],
+        ),
+        (
+            ["Content-Type: text/plain; charset=utf-16", "Content-Transfer-Encoding: base64"],
+            base64.b64encode("Hello\r\n".encode("utf-16")), "utf-16",
+            [b"charset=utf-16", b"base64"],
+        ),
+        (
+            ["Content-Type: text/plain; charset=iso-2022-jp"], "日本\r\n".encode("iso-2022-jp"), "iso-2022-jp",
+            [b"charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable"],
+        ),
+        (["Content-Type: text/plain; charset*0=us-; charset*1=ascii"], b"Hi", "us-ascii", [UTF_8]),
+    ],
+    ids=["no-mime", "no-charset", "flowed", "folded-charset", "latin-1-8bit", "ascii-in-8bit", "greek-qp",
+         "cyrillic-base64", "utf-16", "iso-2022-jp", "charset-in-pieces"],
+)  # fmt: skip
+def test_letters_go_in_as_the_part_can_take_them(
+    fields: list[str], body: bytes, charset: str, after: list[bytes]
+) -> None:
+    raw = mail(*fields, "", "") + body
+    done = once(raw, LIMA)
+    assert all(expected in done for expected in after)
+    assert "-- \nLímá\n" in text_of(parse(done))
+
+
+def test_a_stateful_charset_is_kept_when_the_letters_fit() -> None:
+    raw = mail("Content-Type: text/plain; charset=iso-2022-jp", "", "日本", "", charset="iso-2022-jp")
+    done = once(raw, RenderedSignature("", "山田"))
+    assert done == mail(
+        "Content-Type: text/plain; charset=iso-2022-jp", "", "日本", "", "-- ", "山田", "", charset="iso-2022-jp"
+    )
+
+
+def test_a_sign_inside_a_letter_is_no_quote() -> None:
+    text = "ソ>ー"  # in iso-2022-jp "ー" is the octets "!<"
+    raw = mail("Content-Type: text/html; charset=iso-2022-jp", "", f"<p>{text}</p>", "", charset="iso-2022-jp")
+    assert f"<p>{text}</p>" in text_of(parse(once(raw, ANA)))
+
+
+NO_TEXT = "no text that the signature could follow"
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (["Content-Type: text/plain; charset=x-unheard-of", "", "x"], "the charset 'x-unheard-of' is not known"),
+        (["Content-Transfer-Encoding: x-uuencode", "", "x"], "the transfer encoding 'x-uuencode' cannot be read"),
+        (
+            ["Content-Transfer-Encoding: base64", "", "SGVsbG8=", "footer"],
+            "the transfer encoding 'base64' cannot be read",
+        ),
+        (["Content-Transfer-Encoding: base64", "", "S"], "the transfer encoding 'base64' cannot be read"),
+        (["", "Ol\xe1"], "the text is not us-ascii"),
+        (["Content-Type: text/plain; charset=utf-16", "", "abc"], "the text is not utf-16"),
+        (["Content-Type: text/plain; charset=iso-8859-7", "", "\xae"], "the text is not iso-8859-7"),
+        (["Content-Type: text/plain", "Content-Type: a/b", "", "x"], "odd structure: two fields named content-type"),
+        ([PDF, "", "x"], NO_TEXT),
+        (["Content-Type: text/plain; name=a.txt", "", "x"], NO_TEXT),
+        (["Content-Disposition: attachment", "", "x"], NO_TEXT),
+        (["Content-Type: multipart/digest; boundary=b", "", "--b", "", "x", "--b--"], NO_TEXT),
+        (["Content-Type: multipart/related; boundary=b", "", "x"], NO_TEXT),
+        (
+            ["Content-Type: multipart/mixed; boundary=b", "", "--b", "Content-Type: text/calendar", "", "x", "--b--"],
+            NO_TEXT,
+        ),
+        (
+            ["Content-Type: multipart/mixed; boundary=b", "", "--b", PDF, "", "x", "--b", *["--bx"] * 10_001],
+            "odd structure: too many lines that look like delimiters",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_in_doubt_nothing_is_changed(lines: list[str], reason: str) -> None:
+    raw = mail(*lines, charset="latin-1")
+    assert inject(raw, LIMA) == Injected(raw, False, reason)
+
+
+def test_unlabelled_eight_bit_text_takes_plain_letters() -> None:
+    raw = b"From: a@example.com\r\n\r\nOl\xe1\r\n"
+    assert inject(raw, ANA).raw == raw + b"\r\n-- \r\nAna\r\n"
+    labelled = inject(b"From: a@example.com\r\n\r\nOl\xc3\xa1\r\n", LIMA).raw
+    assert text_of(parse(labelled)) == "Olá\n\n-- \nLímá\n"
+
+
+def test_flowed_text_stays_flowed() -> None:
+    raw = mail("Content-Type: text/plain; charset=utf-8; format=flowed; delsp=yes", "", "one ", "two", "")
+    done = once(raw, RenderedSignature("", "> Ana\n From Lima\nFrom there\nend"))
+    assert done.endswith(b"one \r\ntwo\r\n\r\n-- \r\n > Ana\r\n  From Lima\r\n From there\r\nend\r\n")
+
+
+def test_an_escape_is_never_cut() -> None:
+    raw = mail(
+        "Content-Type: text/html; charset=utf-8", "Content-Transfer-Encoding: quoted-printable", "",
+        "<p>a=C3=A1 =", "=20<div class=3D\"gmail_quote\">hi</div></p>",
+    )  # fmt: skip
+    done = once(raw, ANA)
+    assert (
+        b'<p>a=C3=A1 =\r\n=20\r\n<div class=3D"mail-gateway-signature"><p>Ana</p></div>\r\n<br>\r\n<div class=3D"gm'
+        in done
+    )
+
+
+def test_a_blank_in_front_of_the_block_is_held() -> None:
+    raw = mail(
+        "Content-Type: text/html; charset=utf-8", "Content-Transfer-Encoding: quoted-printable", "",
+        "<p>Hello</p> <div class=3D\"gmail_quote\">hi</div>",
+    )  # fmt: skip
+    assert b"<p>Hello</p> =\r\n\r\n<div" in once(raw, ANA)
+
+
+def test_a_soft_line_break_at_the_end_does_not_swallow_the_block() -> None:
+    raw = mail("Content-Transfer-Encoding: quoted-printable", "", "Hello=")
+    assert text_of(parse(once(raw, ANA))) == "Hello\n\n-- \nAna\n"
+
+
+def test_long_lines_become_quoted_printable() -> None:
+    long = RenderedSignature("<p>" + "x " * 600 + "</p>", "y" * 1_200)
+    for kind in ("plain", "html"):
+        done = once(mail(f"Content-Type: text/{kind}", "", "Hello"), long)
+        assert b"Content-Transfer-Encoding: quoted-printable" in done
+        assert max(map(len, done.split(b"\r\n"))) <= 76
+
+
+ALTERNATIVE = (
+    "Content-Type: multipart/alternative; boundary=b", "", "--b", "Content-Type: text/plain", "", "Hello", "--b",
+    "Content-Type: text/html", "", "<p>Hello</p>", "--b--", "",
+)  # fmt: skip
+
+
+def test_both_alternatives_get_it() -> None:
+    assert once(mail(*ALTERNATIVE), ANA) == mail(
+        *ALTERNATIVE[:6], "", "-- ", "Ana", "", "--b", *ALTERNATIVE[7:10],
+        '<div class="mail-gateway-signature"><p>Ana</p></div>', "", "--b--", "",
+    )  # fmt: skip
+
+
+def test_only_the_missing_one_is_added() -> None:
+    half = mail(*ALTERNATIVE[:6], "", "-- ", "Ana", "", *ALTERNATIVE[6:])
+    assert set(check_splice(half, inject(half, ANA).raw, ANA)) == {"text/html"}
+
+
+def test_an_older_signature_in_the_quote_does_not_count() -> None:
+    raw = mail("", "Hello", "", "On 1 Jan 2026, Bo wrote:", "> -- ", "> Ana", "")
+    assert b"Hello\r\n\r\n-- \r\nAna\r\n\r\nOn 1 Jan" in once(raw, ANA)
+    outlook = mail("", "Hello", "", "-----Original Message-----", "From: x", "", "-- ", "Ana", "")
+    assert b"Hello\r\n\r\n-- \r\nAna\r\n\r\n-----Or" in once(outlook, ANA)
+
+
+def test_a_bodyless_part_that_shares_its_blank_line_is_filled() -> None:
+    raw = mail("Content-Type: multipart/mixed; boundary=b", "", "--b", "Content-Type: text/plain", "", "--b--", "")
+    for signature in (ANA, LIMA):
+        done = inject(raw, signature)
+        assert done.placed
+        assert text_of(leaves(parse(done.raw))[0]).startswith(f"-- \n{signature.text}")
+        assert inject(done.raw, signature).raw == done.raw
+        no_new_defects(raw, done.raw)
+
+
+@pytest.mark.parametrize(
+    ("lines", "shape"),
+    [
+        (["Content-Type: text/html", "", "<p>Hello</p>"], ["multipart/related", "text/html", "image/png"]),
+        (ALTERNATIVE, ["multipart/alternative", "text/plain", "multipart/related", "text/html", "image/png"]),
+        (
+            ["Content-Type: multipart/related; boundary=r", "", "--r", "Content-Type: text/html", "", "<p>x</p>", "--r",
+             GIF, "", "x", "--r--", ""],
+            ["multipart/related", "text/html", "image/gif", "image/png"],
+        ),
+        (
+            ["Content-Type: multipart/related; boundary=r", "", "--r", *ALTERNATIVE, "--r", GIF, "", "x",
+             "--r--", ""],
+            ["multipart/related", "multipart/alternative", "text/plain", "text/html", "image/gif", "image/png"],
+        ),
+        (
+            ["Content-Type: multipart/related; boundary=r; start=\"<main>\"", "", "--r", GIF, "", "x",
+             "--r", "Content-Type: text/html", "Content-ID: <main>", "", "<p>x</p>", "--r--", ""],
+            ["multipart/related", "image/gif", "text/html", "image/png"],
+        ),
+        (
+            ["Content-Type: multipart/related; boundary=r", "", "--r", "Content-Type: text/html", "", "<p>x</p>"],
+            ["multipart/related", "text/html", "image/png"],
+        ),
+        (
+            ["Content-Type: multipart/mixed; boundary=m", "", "--m", "Content-Type: text/html; charset=utf-8",
+             "Content-Transfer-Encoding: 8bit", "", "<p>á</p>", "--m", GIF, "", "x", "--m--", ""],
+            ["multipart/mixed", "multipart/related", "text/html", "image/png", "image/gif"],
+        ),
+    ],
+    ids=["html", "alternative", "related", "outer-related", "named-root", "related-without-end", "mixed"],
+)  # fmt: skip
+def test_pictures_stand_beside_the_html(lines: list[str], shape: list[str]) -> None:
+    done = once(mail(*lines), PICTURE)
+    message = parse(done)
+    assert [part.get_content_type() for part in message.walk()] == shape
+    (picture,) = [part for part in message.walk() if part["Content-ID"] == "<logo@x.example>"]
+    assert picture.get_payload(decode=True) == LOGO.data
+    assert picture.get_content_disposition() == "inline"
+
+
+def test_the_root_s_content_fields_move_with_the_html() -> None:
+    raw = mail(
+        "Content-Type: text/html", "Subject: x", "Content-Transfer-Encoding: 7bit", "Content-Language: en", "", "x"
+    )
+    message = parse(once(raw, PICTURE))
+    assert message.keys() == ["From", "Content-Type", "Subject", "MIME-Version"]
+    assert leaves(message)[0].keys() == ["Content-Type", "Content-Transfer-Encoding", "Content-Language"]
+
+
+@pytest.mark.parametrize("signature", [ANA, LIMA, PICTURE], ids=["ascii", "letters", "picture"])
+def test_a_mail_of_nothing_but_files_gets_a_text(signature: RenderedSignature) -> None:
+    raw = mail("MIME-Version: 1.0", "Content-Type: multipart/mixed; boundary=b", "", "--b", PDF,
+               "", "x", "--b", "Content-Type: message/rfc822", "", "Subject: y", "", "z", "--b--", "")  # fmt: skip
+    injected = inject(raw, signature)
+    assert (injected.placed, injected.reason) == (True, "")
+    kinds = [leaf.get_content_type() for leaf in leaves(parse(injected.raw))]
+    assert kinds[:2] == ["text/plain", "text/html"]
+    assert kinds[-2:] == ["application/pdf", "message/rfc822"]
+    assert injected.raw.endswith(raw.partition(b"\r\n\r\n")[2])
+    assert inject(injected.raw, signature) == Injected(injected.raw, True, ALREADY_THERE)
+    no_new_defects(raw, injected.raw)
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/pdf"], ids=["text", "files-only"])
+def test_a_boundary_that_the_signature_says_is_refused(kind: str) -> None:
+    raw = mail(
+        "Content-Type: multipart/mixed; boundary=Ana", "", "--Ana", f"Content-Type: {kind}", "", "x", "--Ana--", ""
+    )
+    says_it = RenderedSignature("", "--Ana")
+    assert inject(raw, says_it) == Injected(raw, False, "a boundary of the message stands in the signature")
+
+
+def test_a_text_file_beside_the_text_is_left_alone() -> None:
+    raw = mail("Content-Type: multipart/mixed; boundary=b", "", "--b", 'Content-Type: text/plain; name="log.txt"', "",
+               "log", "--b", "Content-Type: text/plain", "", "Hello", "--b--", "")  # fmt: skip
+    assert b"log\r\n--b" in once(raw, ANA)
