@@ -44,7 +44,7 @@ def find_problems(draft: Draft) -> Iterator[Problem]:
         yield from content.find_problems(draft, rules)
         yield from reach.find_problems(draft, rules)
         yield from _not_in_force(rules, pending.RULES)
-    if draft.gateway_document is not None and draft.rules_document is not None:
+    if draft.gateway_document is not None and draft.rules_document is not None and not draft.files.is_copy:
         yield from _check_via(draft, draft.gateway_document)
 
 
@@ -67,7 +67,7 @@ def _check_listeners(draft: Draft, document: Document) -> Iterator[Problem]:
             if listener.port and place in taken:
                 yield document.problem(path, f"{listener} and {taken[place]} want the same port; give each its own")
             taken.setdefault(place, str(listener))
-    if not gateway.submission.listen and "listen" not in (document.at(("submission",)) or {}):
+    if not gateway.submission.listen and document.at(("submission", "listen")) is None:
         yield document.problem(
             ("submission",),
             "agents cannot send: in [submission] set certificate and private_key (then the ports are 465 and 587)",

@@ -43,6 +43,7 @@ class Files:
 
     def __init__(self, kept: Mapping[Path, Path] | None = None) -> None:
         self._kept = kept or {}
+        self.is_copy = kept is not None  # then today's gateway.toml need not fit in every detail
         self.read_so_far: dict[Path, bytes] = {}
 
     def where(self, path: Path) -> Path:

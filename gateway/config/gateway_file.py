@@ -31,12 +31,12 @@ from gateway.config.values import (
 # What a running daemon cannot take over: it answers so at reload. Everything else is applied by SIGHUP.
 NEEDS_RESTART = frozenset(
     {
-        "hostname",
         "state_dir",
         "submission.listen",
-        "submission.max_connections_per_address",
         "imap.listen",
         "http.listen",
+        "inbound.max_message_size",
+        "log.level",
         "log.format",
     }
 )

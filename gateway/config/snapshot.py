@@ -13,13 +13,23 @@ import os
 from pathlib import Path
 
 from gateway.config.load import Config, load_kept
-from gateway.errors import ConfigError, Problem
+from gateway.errors import ConfigError, Problem, Unavailable
 
 _INDEX = "index.json"
 
 
 def snapshot(config: Config, directory: Path) -> None:
-    """Keep what `config` was loaded from; durable on return. Raises OSError. Blocks: call it in a thread."""
+    """Keep what `config` was loaded from; durable on return. Raises Unavailable. Blocks: call it in a thread."""
+    try:
+        _keep(config, directory)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise Unavailable(
+            f"a copy of the good rules cannot be kept in {directory}: {reason}; make room there"
+        ) from None
+
+
+def _keep(config: Config, directory: Path) -> None:
     files = directory / "files"
     for each in (directory, files):
         each.mkdir(mode=0o700, parents=True, exist_ok=True)

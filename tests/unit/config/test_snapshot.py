@@ -9,7 +9,7 @@ import pytest
 import trustme
 
 from gateway.config import load_snapshot, snapshot
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, Unavailable
 from tests.unit.config.writing import AGENT, PNG, TOUCHPOINT, load, write
 
 RULES = f"""{TOUCHPOINT}password = "file:secret"
@@ -126,6 +126,20 @@ def test_a_copy_that_cannot_be_used_is_one_clear_line(tmp_path: Path, damage: st
     with pytest.raises(ConfigError) as caught:
         load_snapshot(copy, path)
     assert len(caught.value.problems) == 1
+
+
+def test_a_disk_that_does_not_take_it_is_one_clear_line(tmp_path: Path) -> None:
+    good(tmp_path / "etc")
+    (tmp_path / "copy").write_text("a file, not a directory")
+    with pytest.raises(Unavailable, match=r"a copy of the good rules cannot be kept in .*: file exists; make room"):
+        snapshot(load(tmp_path / "etc", RULES), tmp_path / "copy")
+
+
+def test_a_name_that_only_today_s_gateway_file_knows_does_not_spoil_the_copy(tmp_path: Path) -> None:
+    path = good(tmp_path / "etc")
+    snapshot(load(tmp_path / "etc", RULES), tmp_path / "copy")
+    path.write_text('[notifications]\nvia = "sales"')
+    assert load_snapshot(tmp_path / "copy", path).touchpoints
 
 
 def test_a_bad_gateway_file_is_no_matter_of_the_copy(tmp_path: Path) -> None:
