@@ -332,20 +332,13 @@ class Story:
 def _stay(console: Console, provider: ProviderThread, site: Site) -> None:
     """Print where everything is, and wait for Ctrl-C."""
     console.print("\n[bold]It stays: point a mail client at it[/bold]  (no encryption; loopback only)\n")
-    console.print(
-        _logins(
-            "Agents send here",
-            f"SMTP {HOST}:{site.submission_port}",
-            [(agent.login, agent.password) for agent in (site.ana, site.bruno)],
-        )
-    )
-    console.print(
-        _logins(
-            "The provider's mailboxes: touchpoints and customers",
-            f"IMAP {HOST}:{provider.imap_port}   SMTP {HOST}:{provider.smtp_port}",
-            [(account.address, account.password) for account in provider.accounts],
-        )
-    )
+    agents = [(agent.login, agent.password) for agent in (site.ana, site.bruno)]
+    mailboxes = [(account.address, account.password) for account in provider.accounts]
+    console.print(f"Agents send here: SMTP {HOST}:{site.submission_port}")
+    console.print(_logins(agents))
+    console.print("The provider's mailboxes, of touchpoints and customers:", end=" ")
+    console.print(f"IMAP {HOST}:{provider.imap_port}, SMTP {HOST}:{provider.smtp_port}")
+    console.print(_logins(mailboxes))
     console.print(
         f"The queues, the outbox, the state of things:\n\n  export MAIL_GATEWAY_CONFIG={site.config}", soft_wrap=True
     )
@@ -361,8 +354,8 @@ def _stay(console: Console, provider: ProviderThread, site: Site) -> None:
     raise Disappointment(f"the gateway should keep running; it ended with exit code {site.exit_code()}")
 
 
-def _logins(title: str, where: str, logins: Sequence[tuple[str, str]]) -> Table:
-    table = Table(title=f"{title}: {where}", title_justify="left", title_style="", box=None, padding=(0, 2))
+def _logins(logins: Sequence[tuple[str, str]]) -> Table:
+    table = Table(box=None, padding=(0, 2))
     table.add_column("login")
     table.add_column("password")
     for login, password in logins:
