@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ALL = ("store", "accept", "relay", "inbound", "signature")
+ALL = ("store", "accept", "relay", "inbound", "rules", "signature")
 
 
 def main(names: list[str]) -> int:

@@ -55,7 +55,7 @@ class Conversation:
 
 
 def load(db: sqlite3.Connection, ids: Collection[int]) -> dict[int, Conversation]:
-    """Return conversations by id, with their queues in order of entry."""
+    """Return conversations by id, with their queues in order of name."""
     if not ids:
         return {}
     wanted = (as_json(ids),)
@@ -81,7 +81,7 @@ def load(db: sqlite3.Connection, ids: Collection[int]) -> dict[int, Conversation
         )
     for conversation, queue in db.execute(
         "SELECT conversation, queue FROM entry WHERE conversation IN (SELECT value FROM json_each(?))"
-        " ORDER BY conversation, entered_at, queue",
+        " ORDER BY conversation, queue",
         wanted,
     ):
         if conversation in found:

@@ -26,10 +26,6 @@ from gateway.model import (
 from gateway.rules.conversation import ConversationState, Ties, answer, begin, follow, place, thread_key
 from gateway.state import raw
 from gateway.state.conversations import Conversation, as_json, load
-from gateway.state.conversations import count_open as count_open  # one name for callers: what is in the queues
-from gateway.state.conversations import list_conversations as list_conversations
-from gateway.state.conversations import read_messages as read_messages
-from gateway.state.conversations import show_conversation as show_conversation
 from gateway.state.raw import Chunk
 from gateway.state.rows import insert_many
 
@@ -124,8 +120,8 @@ def _join(
             found.tags = list(dict.fromkeys((*found.tags, *verdict.tags)))[:_TAGS_KEPT]
             if verdict.priority_set:
                 found.priority = verdict.priority.value
-            if list(queues) != found.queues:
-                found.queues, found.leaves, found.enters_at = list(queues), True, item.at
+            if sorted(queues) != found.queues:
+                found.queues, found.leaves, found.enters_at = sorted(queues), True, item.at
         return found, step or Step("conversation", "continues one that was in no queue", ", ".join(found.queues))
     begun = Conversation(
         item.conversation,
@@ -139,7 +135,7 @@ def _join(
         list(verdict.tags)[:_TAGS_KEPT],
         internal_at,
         internal_at,
-        list(verdict.queues),
+        sorted(verdict.queues),
         is_new=True,
         enters_at=item.at,
     )

@@ -19,7 +19,7 @@ from gateway.inbound.intake import UNREAD_SUBJECT, Intake
 from gateway.mime.scan import HeaderFacts, scan
 from gateway.model import Arrival, Location, read_id
 from gateway.rules.chain import UNREAD_TAG, Chain
-from gateway.state import mailboxes, queues, raw
+from gateway.state import conversations, mailboxes, queues, raw
 from gateway.state.mailboxes import Folder, NewArrival, Opening
 from gateway.state.queues import Routed
 from gateway.state.store import Store, Tuning
@@ -86,13 +86,13 @@ def provider(store: Store) -> Provider:
 
 
 def listed(store: Store) -> list[dict[str, Any]]:
-    return store.read(queues.list_conversations, None, True).result(5)
+    return store.read(conversations.list_conversations, None, True).result(5)
 
 
 def bytes_of(store: Store, conversation: dict[str, Any]) -> list[bytes]:
     number = read_id(conversation["id"])
     assert number is not None
-    return [one["raw"] for one in store.read(queues.read_messages, number).result(5)]
+    return [one["raw"] for one in store.read(conversations.read_messages, number).result(5)]
 
 
 def letter(number: int = 1, subject: str = "Hello", more: str = "") -> bytes:
@@ -107,7 +107,7 @@ async def test_messages_are_stored_judged_and_placed(store: Store, intake: Intak
         letter(1), letter(2, "Your invoice"), letter(3, more="In-Reply-To: <1@customer.example>\r\n")
     )
     placed = await intake.accept(arrivals)
-    assert [one and one.queues for one in placed] == [("support", "second"), ("billing",), ("support", "second")]
+    assert [one and one.queues for one in placed] == [("second", "support"), ("billing",), ("second", "support")]
     conversations = {tuple(one["message_ids"]): one for one in listed(store)}
     assert set(conversations) == {("<1@customer.example>", "<3@customer.example>"), ("<2@customer.example>",)}
     assert bytes_of(store, conversations[("<2@customer.example>",)]) == [arrivals[1].raw]
@@ -191,13 +191,13 @@ async def test_a_message_that_breaks_a_rule_is_queued_unread_and_loudly(
 ) -> None:
     before = events.counts().get("judging-failed", 0)
     placed = await intake.accept(provider.bring(letter(1), letter(2, "poison"), letter(3)))
-    assert [one and one.queues for one in placed] == [("support", "second")] * 3
+    assert [one and one.queues for one in placed] == [("second", "support")] * 3
     (broken,) = [one for one in listed(store) if one["subject"] == UNREAD_SUBJECT]
     assert broken["tags"] == [UNREAD_TAG]
     assert bytes_of(store, broken) == [letter(2, "poison")]
     assert events.counts()["judging-failed"] == before + 1
     number = read_id(broken["id"])
-    shown = await store.read(queues.show_conversation, number)
+    shown = await store.read(conversations.show_conversation, number)
     assert shown is not None
     assert shown["messages"][0]["trail"][0] == {
         "step": "intake",
@@ -395,4 +395,4 @@ async def test_a_new_configuration_is_in_force_from_the_next_batch(
 async def test_who_shows_queues_is_woken(store: Store, config: Config, provider: Provider) -> None:
     woken: list[Sequence[str]] = []
     await Intake(store, lambda: config, wake=woken.append).accept(provider.bring(letter()))
-    assert woken == [("support", "second")]
+    assert woken == [("second", "support")]

@@ -27,7 +27,7 @@ from gateway.model import (
     to_ms,
 )
 from gateway.rules.conversation import ConversationState, Ties, thread_key
-from gateway.state import mailboxes, outbox, queues, raw
+from gateway.state import conversations, mailboxes, outbox, queues, raw
 from gateway.state.queues import Notice, Routed, Tie
 from gateway.state.store import Store, Tuning
 
@@ -85,7 +85,7 @@ class Desk:
         return self.route(self.routed(id, name, *parents, **changes))
 
     def show(self, id: int) -> dict[str, Any]:
-        found = self.store.read(queues.show_conversation, id).result(5)
+        found = self.store.read(conversations.show_conversation, id).result(5)
         assert found is not None
         return found
 
@@ -94,7 +94,7 @@ class Desk:
         return self.store.submit(queues.tie_outbound, tie).result(5)
 
     def list(self, *args: object) -> list[dict[str, Any]]:
-        return self.store.read(queues.list_conversations, *args).result(5)
+        return self.store.read(conversations.list_conversations, *args).result(5)
 
 
 @pytest.fixture
@@ -303,7 +303,7 @@ def test_quarantine_begins_apart_and_is_listed_only_on_request(desk: Desk) -> No
     assert found.state is ConversationState.QUARANTINED
     assert desk.list() == []
     assert [one["state"] for one in desk.list(None, True)] == ["quarantined"]
-    assert desk.store.read(queues.count_open).result(5) == {}
+    assert desk.store.read(conversations.count_open).result(5) == {}
 
 
 def test_a_quarantined_follow_up_changes_nothing_and_a_good_one_releases(desk: Desk) -> None:
@@ -333,7 +333,7 @@ def test_queues_are_counted_with_who_has_waited_longest(desk: Desk) -> None:
     desk.take("<b@c>", minute=2, verdict=verdict(queues=("support", "billing")))
     desk.take("<d@c>", minute=0)
     desk.reply("<r@us>", "<d@c>")
-    assert desk.store.read(queues.count_open).result(5) == {
+    assert desk.store.read(conversations.count_open).result(5) == {
         "support": (2, AT.replace(minute=1)),
         "billing": (1, AT.replace(minute=2)),
     }
@@ -349,12 +349,12 @@ def test_messages_are_read_by_conversation_or_one_by_one(desk: Desk) -> None:
     first, second = desk.arrive(b"one"), desk.arrive(b"two", minute=1)
     conversation = desk.route(desk.routed(first, "<a@c>")).conversation
     desk.route(desk.routed(second, "<b@c>", "<a@c>"))
-    read: Callable[[int], Any] = lambda id: desk.store.read(queues.read_messages, id).result(5)  # noqa: E731
+    read: Callable[[int], Any] = lambda id: desk.store.read(conversations.read_messages, id).result(5)  # noqa: E731
     assert [one["raw"] for one in read(conversation)] == [b"one", b"two"]
     assert read(second) == [{"id": show_id(second), "message_id": "<b@c>", "raw": b"two"}]
     assert read(12345) == []
     assert desk.show(second)["id"] == show_id(conversation)
-    assert desk.store.read(queues.show_conversation, 12345).result(5) is None
+    assert desk.store.read(conversations.show_conversation, 12345).result(5) is None
 
 
 # --- after a crash ---------------------------------------------------------------------------------------------------
@@ -420,7 +420,7 @@ def test_a_notice_is_a_conversation_of_the_agent_and_reopens_what_it_is_about(de
         desk.store.submit(queues.put_notice, made).result(5)
     (listed,) = desk.list("agent:ana@example.com")
     assert (listed["subject"], listed["state"], listed["tags"]) == ("Not delivered", "open", ["notice"])
-    assert desk.store.read(queues.read_messages, made.conversation).result(5)[0]["raw"] == b"notice"
+    assert desk.store.read(conversations.read_messages, made.conversation).result(5)[0]["raw"] == b"notice"
     assert desk.show(about)["state"] == "open"
 
 
