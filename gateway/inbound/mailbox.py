@@ -168,7 +168,8 @@ class _Mailbox:
                     await self._retry_owed()
                 return looked
             case watcher.Idle(seconds):
-                return watcher.Waited(await self._call(self._live.idle, seconds))
+                stirred = await self._call(self._live.idle, seconds)
+                return watcher.Waited(stirred, self._live.can_idle)
             case watcher.Sleep(seconds):
                 await trio.sleep(seconds)
                 return watcher.Waited()

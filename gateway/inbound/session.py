@@ -375,10 +375,12 @@ class Session:
         """
         if self._wire.is_stirred:
             return True
+        begun = time.monotonic()
         with self._named():
             answer = await self._wire.idle(seconds, min(30.0, self._answer_seconds))
-        if not answer.ok:
-            self._idle_refused = True
+        early = time.monotonic() - begun < min(seconds, 1.0) / 2
+        if not answer.ok or (early and not self._wire.is_stirred):
+            self._idle_refused = True  # also where it is accepted and ended at once: asking again would go round
         return self._wire.is_stirred
 
     async def logout(self) -> None:

@@ -85,9 +85,10 @@ class Looked:
 
 @dataclass(frozen=True, slots=True)
 class Waited:
-    """A wait on a live session is over. `stirred`: the server spoke of new messages."""
+    """A wait on a live session is over. `stirred`: the server spoke of new messages. `can_idle`: it still does IDLE."""
 
     stirred: bool = False
+    can_idle: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +202,8 @@ def decide(watch: Watch, state: State, event: Event, now: float, jitter: float) 
             if state.folder + 1 < len(watch.folders):
                 return replace(state, folder=state.folder + 1), Open(watch.folders[state.folder + 1])
             return state, _wait(watch, state, now)
-        case Waited(stirred):
+        case Waited(stirred, can_idle):
+            state = replace(state, can_idle=state.can_idle and can_idle)
             if len(watch.folders) > 1:
                 return replace(state, folder=0), Open(watch.folders[0])
             if stirred:

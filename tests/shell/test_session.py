@@ -604,12 +604,13 @@ async def test_idle_ends_at_its_deadline_and_when_mail_comes() -> None:
             assert await client.call(session.idle, 600.0)
 
 
-async def test_a_server_that_refuses_idle_is_not_asked_again() -> None:
+@pytest.mark.parametrize("answers", [["{tag} BAD no such command"], ["+ idling", "{tag} OK that was it"]])
+async def test_a_server_that_refuses_idle_is_not_asked_again(answers: list[str]) -> None:
     server = ImapServer()
 
     @server.on("IDLE")
     async def _(peer: Peer, tag: str, command: str) -> bool:
-        await peer.say(f"{tag} BAD no such command")
+        await peer.say(*(answer.format(tag=tag) for answer in answers))
         return True
 
     async with selected(server) as (client, session):

@@ -97,6 +97,12 @@ def test_without_idle_every_minute_is_a_look(watch: Watch) -> None:
     assert decide(watch, state, Waited(), 60.0, 0.0)[1] == Look("INBOX", 5, few=False, retry=True)
 
 
+def test_a_server_that_refuses_idle_is_polled_from_then_on() -> None:
+    state, action = play(*QUIET, Waited(can_idle=False))
+    assert action == Look("INBOX", 5, few=False, retry=True)
+    assert decide(WATCH, state, Looked(5), 0.0, 0.0)[1] == Sleep(60.0)
+
+
 def test_other_folders_are_opened_in_turn_and_again() -> None:
     watch = replace(WATCH, folders=("Junk", "Old"), poll=timedelta(minutes=1))
     state, action = play(Begun(), Connected(True), Opened(5), Looked(5), watch=watch)
