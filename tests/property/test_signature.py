@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.mime.compose import Image
@@ -65,7 +65,6 @@ def test_no_line_grows_beyond_what_smtp_takes(raw: bytes, signature: RenderedSig
 
 
 @given(st.one_of(st.binary(), wreckage, wreckage.map(lambda rest: b"MIME-Version: 1.0\r\n" + rest)), signatures)
-@settings(max_examples=300)
 def test_any_bytes_are_answered_and_never_raised_about(raw: bytes, signature: RenderedSignature) -> None:
     injected = inject(raw, signature)
     assert injected.raw == raw or injected.placed

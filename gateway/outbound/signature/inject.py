@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import islice, product
 from typing import Final, NamedTuple
 
 from gateway.mime import transfer
@@ -72,16 +73,19 @@ def inject(raw: bytes, signature: RenderedSignature) -> Injected:
                     raise _Refused(f"odd structure: {odd}")
         text_edits = _text_edits(raw, bodies.plain, signature) if bodies.plain is not None else []
         html_edits = _html_edits(raw, bodies.html, signature) if bodies.html is not None else []
+        is_html_alone = bodies.html is not None and len(bodies.html) == 1
+        _refuse_boundaries((bodies.plain or ())[:-1], text_edits)
+        _refuse_boundaries((bodies.html or ())[:-1], html_edits)
+        if html_edits and signature.images and bodies.html is not None and not is_html_alone:
+            html_edits = _picture_edits(raw, bodies.html, signature, html_edits)
         edits = [*text_edits, *html_edits]
         if not edits:
             return Injected(raw, True, ALREADY_THERE)
-        for path in filter(None, bodies):
-            _refuse_boundaries(path[:-1], edits)
         if any(edit.start < tree.body for edit in edits):
             edits += _mime_version(raw, tree)
         done = splice(raw, edits)
-        if html_edits and signature.images:
-            done = _with_images(done, signature)
+        if html_edits and signature.images and is_html_alone:
+            done = _wrap_message(done, signature)
     except _Refused as refusal:
         return Injected(raw, False, str(refusal))
     return Injected(done, True, "")
@@ -265,15 +269,21 @@ def _text_edits(raw: bytes, path: Path, signature: RenderedSignature) -> list[Ed
     if part.parameters.get("format", "").lower() == "flowed":
         delimiter, _, rest = block.partition("\n")
         block = delimiter + "\n" + _stuffed(rest)
-    place = place_in_text(text.octets)
-    if _has_block(text, block, place.at if place.is_above_quote else len(text.octets)):
+    if _has_block(text, block):
         return []
-    before = text.octets[: place.at]
+    at, block = _insertion(text.octets, block)
+    return _write(raw, part, text, at, block)
+
+
+def _insertion(octets: bytes, block: str) -> tuple[int, str]:
+    """Where the block goes, and the block with the blank lines that it needs there."""
+    place = place_in_text(octets)
+    before = octets[: place.at]
     if before and not before.endswith(b"\n"):
         block = "\n\n" + block
     elif before and not before.endswith((b"\n\n", b"\n\r\n")):
         block = "\n" + block
-    return _write(raw, part, text, place.at, block + "\n" if place.is_above_quote else block)
+    return place.at, block + "\n" if place.is_above_quote else block
 
 
 def _stuffed(block: str) -> str:
@@ -281,14 +291,31 @@ def _stuffed(block: str) -> str:
     return _STUFFED.sub(" ", block)
 
 
-def _has_block(text: _Text, block: str, limit: int) -> bool:
-    """Does the block begin a line in front of `limit`? Line ends do not count."""
+def _has_block(text: _Text, block: str) -> bool:
+    """Is the block there, and not only in what is quoted? Line ends do not count."""
     try:
-        wanted = b"\n" + block.encode(text.codec)
+        wanted = block.encode(text.codec)
     except UnicodeEncodeError:
         return False
-    found = (b"\n" + text.octets + b"\n").replace(b"\r\n", b"\n").find(wanted)
-    return 0 <= found < limit or (found == 0 == limit)
+    octets = text.octets.replace(b"\r\n", b"\n")
+    found = (b"\n" + octets + b"\n").find(b"\n" + wanted)
+    if found < 0:
+        return False
+    place = place_in_text(octets)
+    return not place.is_above_quote or found <= place.at or _would_put(octets, block, text.codec)
+
+
+def _would_put(octets: bytes, block: str, codec: str) -> bool:
+    """Is a block just where we would put it, were it not there? What our own lines look like may move the place."""
+    for match in islice(re.finditer(re.escape(block.encode(codec)), octets), 3):
+        for lead, tail in product((2, 1, 0), (1, 0)):
+            start, end = match.start() - lead, match.end() + tail
+            if start >= 0 and octets[start : match.start()] == b"\n" * lead:
+                rest = octets[:start] + octets[end:]
+                at, again = _insertion(rest, block)
+                if rest[:at] + again.encode(codec) + rest[at:] == octets:
+                    return True
+    return False
 
 
 # --- HTML ------------------------------------------------------------------------------------------------------------
@@ -335,48 +362,51 @@ def _refuse_boundaries(path: Path, edits: list[Edit]) -> None:
                 raise _Refused("a boundary of the message stands in the signature")
 
 
-def _with_images(raw: bytes, signature: RenderedSignature) -> bytes:
-    """Put the pictures beside the HTML: into the multipart/related that shows it, else into one around it."""
-    path = _bodies((scan(raw),)).html
-    if path is None:
-        raise _Refused("the HTML is lost")
+def _picture_edits(raw: bytes, path: Path, signature: RenderedSignature, html_edits: list[Edit]) -> list[Edit]:
+    """The edits within the HTML, and around them those that put the pictures beside it: into the multipart/related
+    that shows it, else into one around it."""
     eol = line_end(raw)
     pictures = [image_part(image, eol) for image in signature.images]
     _refuse_boundaries(path[:-1], [Edit(0, 0, picture) for picture in pictures])
     for outer, inner in zip(reversed(path[:-1]), reversed(path[1:]), strict=True):
         if outer.content_type == "multipart/related" and _related_root(outer) is inner:
-            return _extend_related(raw, outer, pictures, eol)
-    return _wrap_in_related(raw, path, pictures, eol)
+            return [*html_edits, _extension(outer, pictures, eol)]
+    part = path[-1]
+    header, opening, tail = _related(raw, part, pictures, eol)
+    return [Edit(part.start, part.start, header + eol + opening), *html_edits, Edit(part.end, part.end, tail)]
 
 
-def _extend_related(raw: bytes, related: Part, pictures: list[bytes], eol: bytes) -> bytes:
+def _extension(related: Part, pictures: list[bytes], eol: bytes) -> Edit:
     delimiter = b"--" + related.parameters["boundary"].rstrip().encode("latin-1", "replace")
     last = related.delimiters[-1]
     if last.closing:
-        new = b"".join(delimiter + eol + picture + eol for picture in pictures)
-        return splice(raw, [Edit(last.start, last.start, new)])
+        return Edit(last.start, last.start, b"".join(delimiter + eol + picture + eol for picture in pictures))
     new = b"".join(eol + delimiter + eol + picture for picture in pictures)
-    return splice(raw, [Edit(related.end, related.end, new + eol + delimiter + b"--")])
+    return Edit(related.end, related.end, new + eol + delimiter + b"--")
 
 
-def _wrap_in_related(raw: bytes, path: Path, pictures: list[bytes], eol: bytes) -> bytes:
-    part, boundary = path[-1], fresh_boundary(raw, "related")
+def _related(raw: bytes, html: Part, pictures: list[bytes], eol: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return (fields, first delimiter, what comes behind the HTML) of a new multipart/related."""
+    boundary = fresh_boundary(raw, "related")
     delimiter = eol + b"--" + boundary.encode("ascii")
     header = b'Content-Type: multipart/related; type="text/html";' + eol
     header += f' boundary="{boundary}"'.encode("ascii") + eol
-    if part.encoding in ("8bit", "binary"):  # RFC 2045 §6.4: what holds 8-bit parts says so
-        header += b"Content-Transfer-Encoding: " + part.encoding.encode("ascii") + eol
+    if html.encoding in ("8bit", "binary"):  # RFC 2045 §6.4: what holds 8-bit parts says so
+        header += b"Content-Transfer-Encoding: " + html.encoding.encode("ascii") + eol
     tail = b"".join(delimiter + eol + picture for picture in pictures) + delimiter + b"--" + eol
-    opening = delimiter.removeprefix(eol) + eol
-    if len(path) > 1:
-        start = Edit(part.start, part.start, header + eol + opening)
-        return splice(raw, [start, Edit(part.end, part.end, tail)])
-    moved = [one for one in part.fields if one.name.startswith("content-")]
-    edits = [Edit(one.start, one.end, b"") for one in moved]
-    edits[0] = Edit(moved[0].start, moved[0].end, header)
+    return header, delimiter.removeprefix(eol) + eol, tail
+
+
+def _wrap_message(raw: bytes, signature: RenderedSignature) -> bytes:
+    """Make a message that is one HTML part, signature and all, the root of a multipart/related: its content fields
+    move into the part."""
+    html, eol = scan(raw), line_end(raw)
+    header, opening, tail = _related(raw, html, [image_part(image, eol) for image in signature.images], eol)
+    moved = [one for one in html.fields if one.name.startswith("content-")]
+    edits = [Edit(one.start, one.end, b"" if index else header) for index, one in enumerate(moved)]
     inner = b"".join(raw[one.start : one.end] for one in moved)
-    edits += _mime_version(raw, part)
-    edits += [Edit(part.body, part.body, opening + inner + eol), Edit(part.end, part.end, tail)]
+    edits += _mime_version(raw, html)
+    edits += [Edit(html.body, html.body, opening + inner + eol), Edit(html.end, html.end, tail)]
     return splice(raw, edits)
 
 

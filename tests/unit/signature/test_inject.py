@@ -294,6 +294,12 @@ def test_a_mail_of_nothing_but_files_gets_a_text(signature: RenderedSignature) -
     no_new_defects(raw, injected.raw)
 
 
+def test_a_block_that_moves_its_own_place_is_still_known_again() -> None:
+    # With the block in it, the line and "Von:" look like the head of an Outlook quote; without it they do not.
+    raw = mail("", "", "________________________________", "Von: x", "", "On 1 Jan 2026, Bo wrote:", "> hi", "")
+    once(raw, ANA)
+
+
 @pytest.mark.parametrize("kind", ["text/plain", "application/pdf"], ids=["text", "files-only"])
 def test_a_boundary_that_the_signature_says_is_refused(kind: str) -> None:
     raw = mail(
