@@ -117,6 +117,7 @@ def test_killed_at_every_third_step_towards_the_disk_it_loses_nothing_and_sends_
             if daemon.is_running:
                 break
             step += 3
+        print(f"{rounds} rounds, {step} steps")
         assert rounds >= 10
         assert_nothing_lost_and_nothing_twice(daemon, sink, written, promised, unanswered, rounds)
     finally:
