@@ -46,6 +46,7 @@ _RELIST_MESSAGES: Final = 500
 # minutes is rather taken too much than missed.
 _CLOCKS_DIFFER: Final = timedelta(minutes=5)
 _ALARM_AFTER: Final = 3  # failures in a row: a provider's hiccup is not worth a person's look
+_RELOAD_SEEN_WITHIN: Final = 0.5  # seconds
 _PYTHON_SLICE: Final = 32  # messages handled before other tasks get their turn
 
 
@@ -78,7 +79,7 @@ async def run(
         reconnect_after=profile.reconnect,
         largest_bytes=largest,
     )
-    parts = _Parts(touchpoint, bridge, store, intake, health)
+    parts = _Parts(touchpoint, bridge, store, intake, current, health)
     task_status.started()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_Mailbox(parts, watch, speaks=True).run)
@@ -94,6 +95,7 @@ class _Parts:
     bridge: Bridge
     store: Store
     intake: Taker
+    current: Callable[[], Config]
     health: Health
 
 
@@ -174,12 +176,19 @@ class _Mailbox:
                 await trio.sleep(seconds)
                 return watcher.Waited()
             case watcher.Rest(seconds):
-                await trio.sleep(seconds)
+                await self._rest(seconds)
                 return watcher.Begun()
             case watcher.Leave():
                 session, self._session = self._live, None
                 await self._bridge.call(session.logout)
                 return watcher.Left()
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait, but not past a reload: whoever mends a password file reloads, and does not want to wait an hour."""
+        config = self._parts.current()
+        with trio.move_on_after(seconds):
+            while self._parts.current() is config:  # noqa: ASYNC110 - the configuration is a value, it rings no bell
+                await trio.sleep(_RELOAD_SEEN_WITHIN)
 
     @property
     def _live(self) -> Session:

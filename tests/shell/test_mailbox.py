@@ -120,7 +120,7 @@ async def box(
         store = Store.open(tmp_path / "gateway.db", tuning=Tuning(synchronous="OFF"))
         health = Health(lambda: datetime.now(UTC))
         try:
-            intake = Intake(store, lambda: config)
+            intake = Intake(store, lambda: found.config)
             async with trio.open_nursery() as nursery:
                 scopes: list[trio.CancelScope] = []
 
@@ -132,7 +132,7 @@ async def box(
                             bridge=bridge,
                             store=store,
                             intake=found.intake,
-                            current=lambda: config,
+                            current=lambda: found.config,
                             health=health,
                         )
 
@@ -327,6 +327,16 @@ async def test_a_wrong_password_is_an_alarm_with_cause_and_action_and_mends_itse
         await gateway.watching()
         assert list(gateway.health.alarms()) == []
         assert gateway.health.touchpoint("support").cause is None
+
+
+async def test_a_reload_ends_a_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailbox, "_RELOAD_SEEN_WITHIN", 0.01)
+    server = ImapServer(password="another")
+    async with box(tmp_path, server) as gateway:
+        await gateway.until(lambda: gateway.health.touchpoint("support").state == "login refused", "refusal")
+        (tmp_path / "secret").write_text("another")
+        gateway.config = load(tmp_path / "gateway.toml")
+        await gateway.watching()
 
 
 async def test_a_missing_secret_is_named(tmp_path: Path, quick: None) -> None:
