@@ -121,7 +121,6 @@ def postfix(authority: Authority, messages: int, connections: int) -> tuple[floa
             with sink(port) as process:
                 before = cpu_seconds(server.pid)
                 server.command("postsuper", "-H", "ALL")
-                server.command("postqueue", "-f")
                 seconds, used = time_sink(process, messages)
                 cpu = cpu_seconds(server.pid) - before
     return messages / seconds, used, cpu / messages * 1000

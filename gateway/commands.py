@@ -235,6 +235,15 @@ async def _status(desk: Desk, args: Args) -> Any:
     current, health, rulebook = desk.current(), desk.health, desk.rulebook
     outgoing = await desk.store.read(outbox.count_open, _stopped(current))
     waiting = await desk.store.read(conversations.count_open)
+    if UNROUTED in waiting:
+        health.alarm(
+            None,
+            UNROUTED,
+            f"{waiting[UNROUTED][0]} conversation(s) lie in the queue {UNROUTED}: no rule and no link placed them",
+            f"mail-gateway queue list {UNROUTED}; then link the touchpoint to a queue, or add a rule",
+        )
+    else:
+        health.clear(None, UNROUTED)
     return {
         "daemon": {
             "version": version("mail-gateway"),

@@ -19,7 +19,7 @@ import structlog
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  # syslog's
 _JOURNAL: Final = "/run/systemd/journal/socket"
-_LIBRARIES: Final = ("aioimaplib", "aiosmtplib", "mail.log", "mail.debug", "asyncio", "pymap", "pebble")
+_LIBRARIES: Final = ("aioimaplib", "aiosmtplib", "mail.log", "mail.debug", "asyncio", "pymap")
 
 EventDict = MutableMapping[str, Any]
 

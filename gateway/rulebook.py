@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from gateway import config
+from gateway import config, events
 from gateway.config import Changes, Config
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, Unavailable
 
 _COPY: Final = "last-good"
 
@@ -29,18 +29,19 @@ class Rulebook:
 
     @classmethod
     def open(cls, config_path: Path, gateway: config.GatewayFile) -> Rulebook:
-        """Load both files; with a bad rules.toml the last good copy, else no rules at all. Raises ConfigError only
-        for gateway.toml."""
+        """Load both files; with a bad rules.toml the last good copy, else no rules at all.
+
+        `gateway` was loaded from `config_path` a moment ago: whatever is wrong now is about the rules.
+        """
         copy = gateway.state_dir / _COPY
         try:
             current = config.load(config_path)
         except ConfigError as error:
-            if any(problem.file.absolute() == config_path.absolute() for problem in error.problems):
-                raise
-            if (copy / "rules.toml").exists():
+            try:
                 return cls(config_path, config.load_snapshot(copy, config_path), str(error))
-            return cls(config_path, config.without_rules(config_path), str(error))
-        config.snapshot(current, copy)
+            except ConfigError:
+                return cls(config_path, config.without_rules(config_path), str(error))
+        _keep(current, copy)
         return cls(config_path, current, None)
 
     def reload(self) -> Changes:
@@ -52,7 +53,7 @@ class Rulebook:
             self._seen = self._stamp()
             raise
         changes = config.diff(self.config, new)
-        config.snapshot(new, new.gateway.state_dir / _COPY)
+        _keep(new, self.config.gateway.state_dir / _COPY)
         self.config, self.error, self.loaded_at = new, None, datetime.now(UTC)
         self._seen = self._stamp()
         return changes
@@ -64,6 +65,13 @@ class Rulebook:
 
     def _stamp(self) -> tuple[tuple[int, int] | None, ...]:
         return tuple(_stamp_of(path) for path in (self._path, self.config.gateway.rules))
+
+
+def _keep(current: Config, copy: Path) -> None:
+    try:
+        config.snapshot(current, copy)
+    except Unavailable as error:  # the new rules count all the same; only a later bad file would miss them
+        events.warn("rules-not-kept", cause=str(error))
 
 
 def _stamp_of(path: Path) -> tuple[int, int] | None:

@@ -49,7 +49,7 @@ def test_cancelling_what_is_being_sent_is_too_late() -> None:
     assert move(State.QUEUED, Event.CANCELLED) is State.CANCELLED
 
 
-@pytest.mark.parametrize("state", WAITING)
+@pytest.mark.parametrize("state", sorted(WAITING))
 def test_a_cut_before_the_dot_defers(state: State) -> None:
     assert move(state, Event.CUT_BEFORE_DOT) is State.DEFERRED
     assert move(State.SENDING, Event.CUT_BEFORE_DOT) is State.DEFERRED
