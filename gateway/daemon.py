@@ -241,6 +241,10 @@ class Daemon:
             systemd.notify(READY=1)
         self._report_rules()
         self._bridge.loop.call_soon_threadsafe(self._submission.apply, self._current())
+        for touchpoint_id, kind in self._supervisor.running():
+            if kind == "inbound" and not self._health.touchpoint(touchpoint_id).connected:
+                # Perhaps the file of a password was mended, which no setting shows: what waits tries again at once
+                await self._supervisor.stop(touchpoint_id, kind)
         await self._set_touchpoints()
         for touchpoint_id in self._current().touchpoints:
             self._doorbell.ring(touchpoint_id)

@@ -87,10 +87,10 @@ def test_killed_again_and_again_under_load_it_loses_nothing_and_sends_nothing_tw
 
 
 @pytest.mark.timeout(200)
-def test_killed_at_every_third_step_towards_the_disk_it_loses_nothing_and_sends_nothing_twice(
+def test_killed_at_every_fifth_step_towards_the_disk_it_loses_nothing_and_sends_nothing_twice(
     shared_provider: Provider, make_daemon: Callable[..., Daemon], shim: Path, tmp_path: Path
 ) -> None:
-    """One letter in and one out, cut behind the n-th write or sync or promise, for n = 1, 4, 7 … until all is done."""
+    """One letter in and one out, cut behind the n-th write or sync or promise, for n = 1, 6, 11 … until all is done."""
     sink = Sink()
     written: list[str] = []
     promised: set[str] = set()
@@ -116,8 +116,7 @@ def test_killed_at_every_third_step_towards_the_disk_it_loses_nothing_and_sends_
             )
             if daemon.is_running:
                 break
-            step += 3
-        print(f"{rounds} rounds, {step} steps")
+            step += 5
         assert rounds >= 10
         assert_nothing_lost_and_nothing_twice(daemon, sink, written, promised, unanswered, rounds)
     finally:
