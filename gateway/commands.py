@@ -244,6 +244,10 @@ async def _status(desk: Desk, args: Args) -> Any:
         )
     else:
         health.clear(None, UNROUTED)
+    if trouble := desk.store.trouble:
+        health.alarm(None, "store", trouble, "what was accepted is safe; agents and providers keep what was refused")
+    else:
+        health.clear(None, "store")
     return {
         "daemon": {
             "version": version("mail-gateway"),

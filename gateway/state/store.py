@@ -33,6 +33,7 @@ Operation = Callable[[sqlite3.Connection, Sequence[A]], Sequence[R]]
 """A batch function: writes all items, returns one result an item. Runs inside the writer's transaction."""
 
 _READERS: Final = 2
+_TROUBLE_LASTS_SECONDS: Final = 300.0
 _CHECKPOINT_IDLE_SECONDS: Final = 0.25
 _SQLITE_FULL, _SQLITE_IOERR = 13, 10
 
@@ -85,6 +86,7 @@ class Store:
         self._lock = threading.Lock()
         self._closed = False
         self._broken: str | None = None
+        self._refused: tuple[str, float] | None = None  # the disk's last no, and when (monotonic seconds)
         self._busy_since: float | None = None
         self._commits = 0
         self._migrated: list[str] = []
@@ -166,6 +168,17 @@ class Store:
         """How long the writer has been inside the batch it is working on; 0.0 while it waits. For the watchdog."""
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
+
+    @property
+    def trouble(self) -> str | None:
+        """What the disk said when it last refused a commit; None when that is long ago. One line, with the remedy.
+
+        A small commit may still find room on a full disk, so that one has succeeded since does not end the trouble.
+        """
+        refused = self._refused
+        if refused is None or time.monotonic() - refused[1] > _TROUBLE_LASTS_SECONDS:
+            return None
+        return refused[0]
 
     @property
     def commits(self) -> int:
@@ -293,6 +306,7 @@ class Store:
 
     def _disk_trouble(self, units: Sequence[_Unit], error: sqlite3.Error) -> None:
         unavailable = _unavailable(self._path, error)
+        self._refused = (str(unavailable), time.monotonic())
         if _is_fsync_failure(error):
             # After a failed fsync the kernel may have dropped the pages and call the next one a success. Only a
             # fresh process that reads back what is really there can go on.

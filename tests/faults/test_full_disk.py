@@ -55,7 +55,11 @@ def test_a_full_disk_is_said_in_one_line_and_everything_goes_on_when_there_is_sp
     assert told
     assert all("\n" not in str(event.get("cause", "")) for event in told)
     assert "Traceback" not in daemon.log.read_text()
-    assert "the disk is full; free some space" in daemon.run("status").stdout
+    (alarm,) = [alarm for alarm in daemon.status()["alarms"] if alarm["touchpoint"] is None]
+    assert "the disk is full; free some space" in alarm["cause"]
+    shown = daemon.run("status")
+    assert shown.returncode == 1
+    assert alarm["cause"] in shown.stdout
     daemon.stop()
 
     roomy = make_daemon(site, state=daemon.state_dir)
