@@ -13,6 +13,7 @@ those. An invitation without text stays as it is too.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice, product
 from typing import Final, NamedTuple
@@ -23,10 +24,11 @@ from gateway.mime.compose import body_part, image_part
 from gateway.mime.splice import Edit, fresh_boundary, line_end, set_charset, set_field, splice
 from gateway.mime.structure import Part, scan
 from gateway.outbound.signature.block import RenderedSignature, html_block, text_block
-from gateway.outbound.signature.placement import place_in_html, place_in_text
+from gateway.outbound.signature.placement import Place, place_in_html, place_in_text
 from gateway.outbound.signature.protect import has_armour, protection
 
 ALREADY_THERE: Final = "already there"
+_BREAK: Final = "<br>\n"  # between the signature and the quote below it
 
 # What is odd but leaves no doubt where the text begins and ends.
 _TOLERATED: Final = frozenset({"multipart without its end"})
@@ -74,8 +76,8 @@ def inject(raw: bytes, signature: RenderedSignature) -> Injected:
         text_edits = _text_edits(raw, bodies.plain, signature) if bodies.plain is not None else []
         html_edits = _html_edits(raw, bodies.html, signature) if bodies.html is not None else []
         is_html_alone = bodies.html is not None and len(bodies.html) == 1
-        _refuse_boundaries((bodies.plain or ())[:-1], text_edits)
-        _refuse_boundaries((bodies.html or ())[:-1], html_edits)
+        _refuse_boundaries(raw, (bodies.plain or ())[:-1], text_edits)
+        _refuse_boundaries(raw, (bodies.html or ())[:-1], html_edits)
         if html_edits and signature.images and bodies.html is not None and not is_html_alone:
             html_edits = _picture_edits(raw, bodies.html, signature, html_edits)
         edits = [*text_edits, *html_edits]
@@ -301,19 +303,26 @@ def _has_block(text: _Text, block: str) -> bool:
     found = (b"\n" + octets + b"\n").find(b"\n" + wanted)
     if found < 0:
         return False
+
+    def again(rest: bytes) -> bytes:
+        at, put = _insertion(rest, block)
+        return rest[:at] + put.encode(text.codec) + rest[at:]
+
     place = place_in_text(octets)
-    return not place.is_above_quote or found <= place.at or _would_put(octets, block, text.codec)
+    return not place.is_above_quote or found <= place.at or _would_put(octets, wanted, b"\n\n", b"\n", again)
 
 
-def _would_put(octets: bytes, block: str, codec: str) -> bool:
-    """Is a block just where we would put it, were it not there? What our own lines look like may move the place."""
-    for match in islice(re.finditer(re.escape(block.encode(codec)), octets), 3):
-        for lead, tail in product((2, 1, 0), (1, 0)):
-            start, end = match.start() - lead, match.end() + tail
-            if start >= 0 and octets[start : match.start()] == b"\n" * lead:
-                rest = octets[:start] + octets[end:]
-                at, again = _insertion(rest, block)
-                if rest[:at] + again.encode(codec) + rest[at:] == octets:
+def _would_put(octets: bytes, block: bytes, lead: bytes, tail: bytes, insertion: Callable[[bytes], bytes]) -> bool:
+    """Is a block just where we would put it, were it not there? Damaged text may be read in another way with it.
+
+    `lead` and `tail`: what may have come with it; `insertion` puts the block into what it is given.
+    """
+    leads = {lead[:width] for width in range(len(lead) + 1)}
+    for match in islice(re.finditer(re.escape(block), octets), 3):
+        for before, behind in product(leads, {tail, b""}):
+            if octets.endswith(before, 0, match.start()) and octets.startswith(behind, match.end()):
+                rest = octets[: match.start() - len(before)] + octets[match.end() + len(behind) :]
+                if insertion(rest) == octets:
                     return True
     return False
 
@@ -324,13 +333,23 @@ def _would_put(octets: bytes, block: str, codec: str) -> bool:
 def _html_edits(raw: bytes, path: Path, signature: RenderedSignature) -> list[Edit]:
     part = path[-1]
     text = _read(raw, part)
-    place = place_in_html(text.octets)
-    if place.has_block:
-        return []
     block = html_block(signature).decode("ascii") + "\n"
-    if place.at and text.octets[place.at - 1] != 0x0A:
+
+    def again(rest: bytes) -> bytes:
+        at, put = _html_insertion(rest, place_in_html(rest), block)
+        return rest[:at] + put.encode("ascii") + rest[at:]
+
+    place = place_in_html(text.octets)
+    octets = text.octets.replace(b"\r\n", b"\n")
+    if place.has_block or _would_put(octets, block.encode("ascii"), b"\n", _BREAK.encode("ascii"), again):
+        return []
+    return _write(raw, part, text, *_html_insertion(text.octets, place, block))
+
+
+def _html_insertion(octets: bytes, place: Place, block: str) -> tuple[int, str]:
+    if place.at and octets[place.at - 1] != 0x0A:
         block = "\n" + block
-    return _write(raw, part, text, place.at, block + "<br>\n" if place.is_above_quote else block)
+    return place.at, block + _BREAK if place.is_above_quote else block
 
 
 # --- more parts ------------------------------------------------------------------------------------------------------
@@ -349,29 +368,32 @@ def _with_text_part(raw: bytes, tree: Part, signature: RenderedSignature) -> byt
     delimiter = raw[first.start : first.end]
     new = body_part(text_block(signature), html_block(signature).decode("ascii"), signature.images, eol=eol)
     edit = Edit(first.start, first.start, new + eol)
-    _refuse_boundaries((tree,), [edit])
+    _refuse_boundaries(raw, (tree,), [edit])
     return splice(raw, [edit._replace(data=delimiter + edit.data)])
 
 
-def _refuse_boundaries(path: Path, edits: list[Edit]) -> None:
-    """No line that is put in may end a part around it."""
+def _refuse_boundaries(raw: bytes, path: Path, edits: list[Edit]) -> None:
+    """No line that is put in, and no line that is cut in two by it, may end a part around it."""
     for part in path:
-        if (boundary := part.parameters.get("boundary", "")) and part.is_multipart:
-            delimiter = b"--" + boundary.rstrip().encode("latin-1", "replace")
-            if any(delimiter in edit.data for edit in edits):
-                raise _Refused("a boundary of the message stands in the signature")
+        if not part.is_multipart or not (boundary := part.parameters.get("boundary", "").rstrip()):
+            continue
+        delimiter = b"--" + boundary.encode("latin-1", "replace")
+        for edit in edits:
+            line = raw.rfind(b"\n", 0, edit.start) + 1
+            is_cut = line < edit.start and (raw.startswith(delimiter, line) or raw.startswith(delimiter, edit.start))
+            if is_cut or delimiter in edit.data:
+                raise _Refused("a boundary of the message stands where the signature would be")
 
 
 def _picture_edits(raw: bytes, path: Path, signature: RenderedSignature, html_edits: list[Edit]) -> list[Edit]:
     """The edits within the HTML, and around them those that put the pictures beside it: into the multipart/related
     that shows it, else into one around it."""
-    eol = line_end(raw)
+    eol, part = line_end(raw), path[-1]
     pictures = [image_part(image, eol) for image in signature.images]
-    _refuse_boundaries(path[:-1], [Edit(0, 0, picture) for picture in pictures])
+    _refuse_boundaries(raw, path[:-1], [Edit(part.start, part.start, picture) for picture in pictures])
     for outer, inner in zip(reversed(path[:-1]), reversed(path[1:]), strict=True):
         if outer.content_type == "multipart/related" and _related_root(outer) is inner:
             return [*html_edits, _extension(outer, pictures, eol)]
-    part = path[-1]
     header, opening, tail = _related(raw, part, pictures, eol)
     return [Edit(part.start, part.start, header + eol + opening), *html_edits, Edit(part.end, part.end, tail)]
 

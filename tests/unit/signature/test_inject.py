@@ -111,6 +111,7 @@ def test_a_sign_inside_a_letter_is_no_quote() -> None:
     assert f"<p>{text}</p>" in text_of(parse(once(raw, ANA)))
 
 
+BOUNDARY = "a boundary of the message stands where the signature would be"
 NO_TEXT = "no text that the signature could follow"
 
 
@@ -306,7 +307,13 @@ def test_a_boundary_that_the_signature_says_is_refused(kind: str) -> None:
         "Content-Type: multipart/mixed; boundary=Ana", "", "--Ana", f"Content-Type: {kind}", "", "x", "--Ana--", ""
     )
     says_it = RenderedSignature("", "--Ana")
-    assert inject(raw, says_it) == Injected(raw, False, "a boundary of the message stands in the signature")
+    assert inject(raw, says_it) == Injected(raw, False, BOUNDARY)
+
+
+def test_a_line_is_not_cut_so_that_it_becomes_a_delimiter() -> None:
+    raw = mail("Content-Type: multipart/mixed; boundary=b", "", "--b", "Content-Type: text/html", "", "--b--</body>",
+               "--b--", "")  # fmt: skip
+    assert inject(raw, ANA) == Injected(raw, False, BOUNDARY)
 
 
 def test_a_text_file_beside_the_text_is_left_alone() -> None:
