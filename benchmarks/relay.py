@@ -27,7 +27,7 @@ from tests.support.ports import free_port
 
 AGENT, PASSWORD = "ana@gateway.example", "correct horse"
 ADDRESS, CUSTOMER = "support@support.example", "customer@clients.example"
-_PATIENCE = 300  # seconds
+_PATIENCE = 90  # seconds
 
 
 @contextmanager

@@ -8,6 +8,7 @@ thread; the control socket; last the store, which commits what was handed in.
 
 from __future__ import annotations
 
+import gc
 import signal
 import sqlite3
 import sys
@@ -149,6 +150,7 @@ class Daemon:
             await self._set_touchpoints()
             nursery.start_soon(self._intake.run)
             nursery.start_soon(self._watch)
+            _settle_garbage()
             systemd.notify(READY=1, STATUS=f"{len(self._supervisor.running())} sessions")
             events.say("ready", listening=[f"{at.scheme}://{at.host}:{at.port}" for at in self._submission.addresses])
             await self._stop.wait()
@@ -289,6 +291,14 @@ class Daemon:
         if scope.cancelled_caught:
             events.warn("drain-cut", cause=f"not everything ended within {_DRAIN:.0f} s; nothing accepted is lost")
         await self._bridge.call(self._workers.close)
+
+
+def _settle_garbage() -> None:
+    """Take what start-up left (modules, models) out of the collector's sight: a full collection stopped all three
+    threads for 50 to 140 ms under load, and finds nothing there."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def _sessions(touchpoint: config.Touchpoint) -> list[tuple[str, object]]:
