@@ -20,7 +20,7 @@ from typing import Any, Final
 import trio
 
 from gateway import events
-from gateway.errors import CommandError, GatewayError
+from gateway.errors import CommandError, GatewayError, Unavailable
 
 _LONGEST_REQUEST: Final = 1 << 20
 _PATIENCE: Final = 60  # seconds for a client to send its request or take its answer
@@ -34,16 +34,19 @@ async def serve(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer on `path` until cancelled. The caller holds the state directory's lock, so an old socket is a dead one."""
-    _remove(path)
+    """Answer on `path` until cancelled. The caller holds the state directory's lock, so an old socket is a dead one.
+
+    Raises Unavailable when there can be no socket.
+    """
     listener = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        old_mask = os.umask(0o117)  # from its first instant the socket must not be open to others
         try:
-            await listener.bind(str(path))
-        finally:
-            os.umask(old_mask)
-        listener.listen(64)
+            await _listen(listener, path)
+        except OSError as error:
+            raise Unavailable(
+                f"no control socket at {path}: {error.strerror or error}; "
+                "its directory must be writable, and the whole path shorter than 108 bytes"
+            ) from None
         task_status.started()
 
         async def answer(stream: trio.SocketStream) -> None:
@@ -53,6 +56,16 @@ async def serve(
     finally:
         listener.close()
         _remove(path)
+
+
+async def _listen(listener: trio.socket.SocketType, path: Path) -> None:
+    _remove(path)
+    old_mask = os.umask(0o117)  # from its first instant the socket must not be open to others
+    try:
+        await listener.bind(str(path))
+    finally:
+        os.umask(old_mask)
+    listener.listen(64)
 
 
 def _remove(path: Path) -> None:
@@ -67,9 +80,13 @@ async def _answer(stream: trio.SocketStream, handlers: Mapping[str, Handler]) ->
             return
         reply = await _run(request, handlers)
         with trio.fail_after(_PATIENCE):
-            await stream.send_all(json.dumps(reply, ensure_ascii=False).encode() + b"\n")
+            # A word of the command line that is no UTF-8 comes back as it went in: as a lone surrogate, escaped
+            text = json.dumps(reply, ensure_ascii=False)
+            await stream.send_all(text.encode(errors="backslashreplace") + b"\n")
     except (trio.BrokenResourceError, trio.TooSlowError):
         pass  # the client went away; what it asked for is done or not, as the log says
+    except Exception as error:  # whatever a request does to us, it must not end the daemon
+        events.bug("control-failed", error)
     finally:
         with trio.CancelScope(shield=True), contextlib.suppress(trio.BrokenResourceError):
             await stream.aclose()
@@ -89,7 +106,7 @@ async def _run(request: bytes, handlers: Mapping[str, Handler]) -> dict[str, Any
     try:
         asked = json.loads(request)
         handler, args = handlers[asked["command"]], asked.get("args", {})
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {"error": "the daemon does not know this command; are daemon and command of one version?", "exit": 2}
     try:
         return {"result": await handler(args)}

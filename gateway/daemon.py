@@ -12,7 +12,8 @@ import gc
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -25,15 +26,15 @@ from gateway.bridge import Bridge, BridgeLost, open_bridge
 from gateway.commands import Desk, handlers
 from gateway.config import Config
 from gateway.doorbell import Doorbell
-from gateway.errors import ConfigError, Unavailable
+from gateway.errors import ConfigError, GatewayError, Unavailable
 from gateway.health import Health
 from gateway.inbound import mailbox
 from gateway.inbound.intake import Intake
 from gateway.model import to_ms
-from gateway.outbound import dispatcher
+from gateway.outbound import dispatcher, pool
 from gateway.outbound.submission import SubmissionServer
 from gateway.rulebook import Rulebook
-from gateway.state import outbox
+from gateway.state import lanes, outbox
 from gateway.state.lock import StateLock
 from gateway.state.store import Store
 from gateway.supervisor import Supervisor
@@ -94,6 +95,8 @@ class Daemon:
         self._token: trio.lowlevel.TrioToken | None = None
         self._stop = trio.Event()
         self._everything = trio.CancelScope()
+        self._hangup = trio.Event()
+        self._configuring = trio.Lock()  # one change of what runs at a time: two reloads may come together
 
     def store_broke(self, reason: str) -> None:
         """The writer can never commit again (called from its thread): end, so that a fresh process reads the disk."""
@@ -114,13 +117,19 @@ class Daemon:
             schema=list(store.migrations_run) or None,
             orphans_swept=store.swept or None,
         )
+        failure: GatewayError | None = None
         with self._everything:
             async with open_bridge() as bridge, trio.open_nursery() as nursery:
-                await self._live(store, bridge, nursery)
+                try:
+                    await self._live(store, bridge, nursery)
+                except GatewayError as error:  # carried past the nursery, which would wrap it
+                    failure = error
                 nursery.cancel_scope.cancel()
         if self._broken is not None:
             events.fail("store-broken", cause=self._broken)
             return TRY_AGAIN
+        if failure is not None:
+            raise failure
         return 0
 
     async def _live(self, store: Store, bridge: Bridge, nursery: trio.Nursery) -> None:
@@ -147,7 +156,9 @@ class Daemon:
             await nursery.start(control.serve, control_client.socket_path(self._gateway.state_dir), handlers(desk))
             await bridge.call(self._submission.start, systemd.listening_sockets().get("submission"))
             self._report_rules()
-            await self._set_touchpoints()
+            async with self._configuring:
+                await self._set_touchpoints()
+            nursery.start_soon(self._reload_when_told)
             nursery.start_soon(self._intake.run)
             nursery.start_soon(self._watch)
             _settle_garbage()
@@ -171,22 +182,32 @@ class Daemon:
 
     # --- touchpoints -------------------------------------------------------------------------------------------------
 
-    async def _set_touchpoints(self) -> None:
-        """Make the running tasks those that the configuration wants; what did not change is not touched."""
+    async def _set_touchpoints(self, again: Collection[tuple[str, str]] = ()) -> None:
+        """Make the running tasks those that the configuration wants; what did not change is not touched, but for
+        those in `again`, which begin anew. The caller holds `_configuring`.
+        """
+        known = self._current().touchpoints
         wanted = {
             (touchpoint.id, kind): settings
-            for touchpoint in self._current().touchpoints.values()
+            for touchpoint in known.values()
             if touchpoint.active
             for kind, settings in _sessions(touchpoint)
         }
-        for touchpoint_id, kind in self._supervisor.running():
+
+        async def set_one(touchpoint_id: str, kind: str) -> None:
             settings = wanted.get((touchpoint_id, kind))
-            if settings is None or not self._supervisor.has(touchpoint_id, kind, settings):
-                await self._supervisor.stop(touchpoint_id, kind)
-        known = self._current().touchpoints
-        for (touchpoint_id, kind), settings in wanted.items():
-            if not self._supervisor.has(touchpoint_id, kind, settings):
+            if (touchpoint_id, kind) not in again and self._supervisor.has(touchpoint_id, kind, settings):
+                return
+            await self._supervisor.stop(touchpoint_id, kind)
+            if settings is None:
+                for key in _ALARMS[kind]:
+                    self._health.clear(touchpoint_id, key)
+            elif not self._stop.is_set():
                 self._start(known[touchpoint_id], kind, settings)
+
+        async with trio.open_nursery() as nursery:  # together: one whose provider hangs takes some seconds to stop
+            for touchpoint_id, kind in dict.fromkeys((*self._supervisor.running(), *wanted)):
+                nursery.start_soon(set_one, touchpoint_id, kind)
         for touchpoint_id in self._health.known():
             if touchpoint_id not in known or not known[touchpoint_id].active:
                 self._health.forget(touchpoint_id)
@@ -222,15 +243,35 @@ class Daemon:
     async def _heed(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
             if number == signal.SIGHUP:
-                await self._reload()
+                self._hangup.set()  # not here: a reload takes its time, and SIGTERM must not wait for it
             elif not self._stop.is_set():
                 self._stop.set()
             else:
                 events.warn("stopping-at-once")
                 self._everything.cancel()
+                with suppress(RuntimeError):  # the asyncio thread has ended, and its connections with it
+                    self._bridge.loop.call_soon_threadsafe(pool.hurry)
+
+    async def _reload_when_told(self) -> None:
+        """What SIGHUP asks for; many of them while one reload runs are one more."""
+        while True:
+            await self._hangup.wait()
+            self._hangup = trio.Event()
+            try:
+                await self._reload()
+            except GatewayError:
+                pass  # said already, line by line, and shown by `status`; or we are stopping
+            except Exception as error:
+                events.bug("reload-failed", error)
 
     async def _reload(self) -> config.Changes:
         """Take the edited files into use, or change nothing. Raises ConfigError with all problems."""
+        async with self._configuring:
+            if self._stop.is_set():
+                raise Unavailable("the daemon is stopping; its next start reads the files")
+            return await self._reload_now()
+
+    async def _reload_now(self) -> config.Changes:
         systemd.notify_reloading()
         try:
             changes = await trio.to_thread.run_sync(self._rulebook.reload)
@@ -243,15 +284,27 @@ class Daemon:
             systemd.notify(READY=1)
         self._report_rules()
         self._bridge.loop.call_soon_threadsafe(self._submission.apply, self._current())
-        for touchpoint_id, kind in self._supervisor.running():
-            if kind == "inbound" and not self._health.touchpoint(touchpoint_id).connected:
-                # Perhaps the file of a password was mended, which no setting shows: what waits tries again at once
-                await self._supervisor.stop(touchpoint_id, kind)
-        await self._set_touchpoints()
-        for touchpoint_id in self._current().touchpoints:
-            self._doorbell.ring(touchpoint_id)
+        # Perhaps the file of a password was mended, which no setting shows: what waits tries again at once
+        waiting = [
+            (touchpoint_id, kind)
+            for touchpoint_id, kind in self._supervisor.running()
+            if kind == "inbound" and not self._health.touchpoint(touchpoint_id).connected
+        ]
+        await self._set_touchpoints(waiting)
+        await self._try_lanes()
         events.say("reloaded", changes=[str(line) for line in changes.lines()])
         return changes
+
+    async def _try_lanes(self) -> None:
+        now = to_ms(datetime.now(UTC))
+        tickets = [self._store.submit(lanes.try_now, (id, now)) for id in self._current().touchpoints]
+        try:
+            for ticket in tickets:
+                await ticket
+        except Unavailable as error:  # the new configuration is in force all the same; lanes open in their own time
+            events.warn("lanes-not-tried", cause=str(error))
+        for touchpoint_id in self._current().touchpoints:
+            self._doorbell.ring(touchpoint_id)
 
     def _report_rules(self) -> None:
         if self._rulebook.error is None:
@@ -299,6 +352,9 @@ def _settle_garbage() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+
+
+_ALARMS: Final = {"inbound": mailbox.ALARMS, "outbound": dispatcher.ALARMS}  # that mean nothing without the task
 
 
 def _sessions(touchpoint: config.Touchpoint) -> list[tuple[str, object]]:

@@ -6,6 +6,7 @@ mail or a server is shortened and stripped of control characters before it is lo
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections import Counter
@@ -51,10 +52,19 @@ def counts() -> Mapping[str, int]:
 def _emit(level: str, event: str, keys: dict[str, Any]) -> None:
     with _lock:
         _counts[event] += 1
-    cleaned = {
-        key: clean(value) if isinstance(value, str) else value for key, value in keys.items() if value is not None
-    }
-    getattr(_log, level)(event, **cleaned)
+    cleaned = {key: _clean(value) for key, value in keys.items() if value is not None}
+    # A log that cannot be written (its disk is full, its reader has gone) must not stop the mail that it tells of
+    with contextlib.suppress(OSError, ValueError):
+        getattr(_log, level)(event, **cleaned)
+
+
+def _clean(value: Any) -> Any:
+    match value:
+        case str():
+            return clean(value)
+        case list():
+            return [_clean(each) for each in value]
+    return value
 
 
 # --- mail coming in --------------------------------------------------------------------------------------------------

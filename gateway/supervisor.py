@@ -12,6 +12,7 @@ from typing import Final
 import trio
 
 from gateway import events
+from gateway.errors import Unavailable
 from gateway.health import Health
 
 _FIRST_RESTART: Final = 1.0  # seconds
@@ -73,24 +74,32 @@ class Supervisor:
                     begun = trio.current_time()
                     try:
                         await run()
-                        cause = "it ended by itself"
                         events.fail("task-ended", touchpoint=ward.touchpoint, task=kind)
+                        self._tell_fault(ward, kind, "it ended by itself")
+                    except Unavailable as error:  # the store, before the task has a loop of its own: weather
+                        events.warn("task-waits", touchpoint=ward.touchpoint, task=kind, cause=str(error))
+                        self._health.set_state(ward.touchpoint, "waiting", connected=False, cause=str(error))
                     except Exception as error:
-                        cause = f"{type(error).__name__}"
                         self._health.bugs += 1
                         events.bug("task-failed", error, touchpoint=ward.touchpoint, task=kind)
+                        self._tell_fault(ward, kind, type(error).__name__)
                     if trio.current_time() - begun > _GOOD_RUN:
                         delay = _FIRST_RESTART
-                    self._health.set_state(ward.touchpoint, "failed", connected=False, cause=cause)
-                    self._health.alarm(
-                        ward.touchpoint,
-                        f"{kind}-bug",
-                        f"the {kind} task failed by a fault of the gateway ({cause}); it is started again",
-                        "no mail is lost; please report the traceback in the log",
-                    )
                     await trio.sleep(delay)
                     delay = min(delay * 2, _LONGEST_RESTART)
+        except Exception as error:  # beside the cancellation that ended it: told, and nobody else's matter
+            self._health.bugs += 1
+            events.bug("task-failed", error, touchpoint=ward.touchpoint, task=kind)
         finally:
             self._wards = {key: known for key, known in self._wards.items() if known is not ward}
             self._health.clear(ward.touchpoint, f"{kind}-bug")
             ward.ended.set()
+
+    def _tell_fault(self, ward: _Ward, kind: str, cause: str) -> None:
+        self._health.set_state(ward.touchpoint, "failed", connected=False, cause=cause)
+        self._health.alarm(
+            ward.touchpoint,
+            f"{kind}-bug",
+            f"the {kind} task failed by a fault of the gateway ({cause}); it is started again",
+            "no mail is lost; please report the traceback in the log",
+        )

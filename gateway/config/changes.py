@@ -83,6 +83,7 @@ def outbound_settings(touchpoint: Touchpoint) -> Hashable:
     """Return all that the SMTP connections of a touchpoint were opened with, as `inbound_settings`."""
     return (
         touchpoint.id,
+        touchpoint.direction,  # alone it also says what `status` shows
         touchpoint.provider,
         touchpoint.smtp,
         touchpoint.smtp_login,

@@ -45,6 +45,7 @@ _RELIST_MESSAGES: Final = 500
 # The server's clock is not ours, and INTERNALDATE has no fractions. After a change of UIDVALIDITY a message of these
 # minutes is rather taken too much than missed.
 _CLOCKS_DIFFER: Final = timedelta(minutes=5)
+ALARMS: Final = ("imap-login", "unreachable", "other-folders")  # keys of those that we raise
 _ALARM_AFTER: Final = 3  # failures in a row: a provider's hiccup is not worth a person's look
 _RELOAD_SEEN_WITHIN: Final = 0.5  # seconds
 _PYTHON_SLICE: Final = 32  # messages handled before other tasks get their turn
@@ -80,6 +81,8 @@ async def run(
         largest_bytes=largest,
     )
     parts = _Parts(touchpoint, bridge, store, intake, current, health)
+    if not others:
+        health.clear(touchpoint.id, "other-folders")
     task_status.started()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_Mailbox(parts, watch, speaks=True).run)

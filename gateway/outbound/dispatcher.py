@@ -31,6 +31,7 @@ from gateway.state.lifecycle import PERSON, LaneEvent
 from gateway.state.outbox import Outlook
 from gateway.state.store import Store
 
+ALARMS: Final = ("outbound", "uncertain")  # keys of those that we raise
 _NUDGE_SECONDS: Final = 0.02  # at most fifty a second while the pool is at work; it takes more by itself
 _BREATH_MS: Final = 1_000  # after a drain that found nothing to do although something seemed due
 _STORE_SECONDS: Final = 5.0
@@ -216,9 +217,7 @@ def action_for(lane: Lane, touchpoint: Touchpoint) -> str:
         case Cause.CERTIFICATE:
             return f"mend what the line says about the server's certificate, {then}"
         case Cause.UNREACHABLE:
-            return (
-                "none if the provider is down: all goes out when it returns; else check `smtp` and the network"
-            )
+            return "none if the provider is down: all goes out when it returns; else check `smtp` and the network"
         case Cause.QUOTA:
             return "none: the mail goes out when the provider allows more"
         case str() as cause if cause == PERSON:

@@ -32,7 +32,11 @@ async def broken(args: Mapping[str, Any]) -> Any:
     raise ZeroDivisionError
 
 
-HANDLERS = {"echo": echo, "refuse": refuse, "away": away, "broken": broken}
+async def unwritable(args: Mapping[str, Any]) -> Any:
+    return b"no JSON"
+
+
+HANDLERS = {"echo": echo, "refuse": refuse, "away": away, "broken": broken, "unwritable": unwritable}
 
 
 @asynccontextmanager
@@ -101,3 +105,16 @@ async def test_only_owner_and_group_may_connect_and_a_stale_socket_is_replaced(t
 def test_without_a_daemon_asking_is_a_connection_error(tmp_path: Path) -> None:
     with pytest.raises(ConnectionError):
         control_client.ask(tmp_path / "control.sock", "echo", {})
+
+
+async def test_a_word_that_is_no_text_is_answered(tmp_path: Path) -> None:
+    async with serving(tmp_path / "control.sock") as path:
+        assert await ask(path, "echo", word="\udcff") == {"word": "\udcff"}
+        with pytest.raises(ConnectionError):
+            await ask(path, "unwritable")
+        assert await ask(path, "echo", still="there") == {"still": "there"}
+
+
+async def test_no_socket_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match=r"no control socket at .*108 bytes"):
+        await control.serve(tmp_path / ("long" * 30) / "control.sock", HANDLERS)
