@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from gateway import config
 from gateway.config import Agent, Changes, Config, Touchpoint
@@ -27,6 +27,8 @@ from gateway.state.lock import StateLock
 from gateway.state.store import Store
 
 Args = Mapping[str, Any]
+
+_ORPHANED: Final = "orphaned-mail"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +154,18 @@ async def _outbox_retry(desk: Desk, args: Args) -> Any:
     return retried.recipients
 
 
-def _stopped(current: Config) -> Mapping[str, str]:
-    """Return the touchpoints whose mail does not move because the admin does not want it to, and why."""
-    return {
-        touchpoint.id: "the touchpoint is not active" if not touchpoint.active else "the touchpoint is inbound only"
-        for touchpoint in current.touchpoints.values()
-        if not (touchpoint.active and touchpoint.is_outbound)
-    }
+def _stopped(current: Config) -> outbox.Stopped:
+    """Return what tells why a touchpoint's mail does not move, where that is because the admin does not want it to."""
+
+    def why(id: str) -> str | None:
+        touchpoint = current.touchpoints.get(id)
+        if touchpoint is None:
+            return "the touchpoint is not in rules.toml any more"
+        if not touchpoint.active:
+            return "the touchpoint is not active"
+        return None if touchpoint.is_outbound else "the touchpoint is inbound only"
+
+    return why
 
 
 # --- agents ----------------------------------------------------------------------------------------------------------
@@ -234,6 +241,9 @@ async def _status(desk: Desk, args: Args) -> Any:
     assert desk.health is not None
     current, health, rulebook = desk.current(), desk.health, desk.rulebook
     outgoing = await desk.store.read(outbox.count_open, _stopped(current))
+    _tell_of_orphans(
+        health, {id: sum(counts.values()) for id, counts in outgoing.items() if id not in current.touchpoints}
+    )
     waiting = await desk.store.read(conversations.count_open)
     if UNROUTED in waiting:
         health.alarm(
@@ -279,6 +289,20 @@ async def _status(desk: Desk, args: Args) -> Any:
             for alarm in health.alarms()
         ],
     }
+
+
+def _tell_of_orphans(health: Health, orphans: Mapping[str, int]) -> None:
+    """Mail that was accepted for a touchpoint that the file has no more is in no line of `status` but this one."""
+    for alarm in list(health.alarms()):
+        if alarm.key == _ORPHANED and alarm.touchpoint not in orphans:
+            health.clear(alarm.touchpoint, _ORPHANED)
+    for id, count in orphans.items():
+        health.alarm(
+            id,
+            _ORPHANED,
+            f"{count} recipient{'s' * (count != 1)} in the outbox belong to a touchpoint that rules.toml has no more",
+            f'put the touchpoint with id "{id}" back, active, until they have left; then: mail-gateway reload',
+        )
 
 
 def _who_sees(current: Config, queue: str) -> list[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain
@@ -509,15 +509,18 @@ def _retry(db: sqlite3.Connection, item: Retry) -> Retried:
     return Retried(len(rows), tuple(touchpoints))
 
 
+Stopped = Callable[[str], str | None]
+
+
 def list_outbox(
     db: sqlite3.Connection,
     include_settled: bool = False,
     limit: int | None = None,
-    stopped: Mapping[str, str] | None = None,
+    stopped: Stopped = lambda touchpoint: None,
 ) -> list[dict[str, Any]]:
     """Return messages as `outbox list --json` shows them, oldest first; `limit` keeps the newest.
 
-    `stopped`: touchpoints that are not running, and why; their mail shows as held.
+    `stopped`: why a touchpoint is not running, None where it is; the mail of one that is not shows as held.
     """
     source = (
         "SELECT id FROM outbox"
@@ -527,19 +530,19 @@ def list_outbox(
     values: tuple[int, ...] = ()
     if limit is not None:
         source, values = f"{source} ORDER BY id DESC LIMIT ?", (limit,)
-    return _show(db, f"outbox.id IN ({source})", values, stopped or {})
+    return _show(db, f"outbox.id IN ({source})", values, stopped)
 
 
 def show_outbox(
-    db: sqlite3.Connection, id: int | str, stopped: Mapping[str, str] | None = None
+    db: sqlite3.Connection, id: int | str, stopped: Stopped = lambda touchpoint: None
 ) -> dict[str, Any] | None:
     """Return one message in the shape of `list_outbox`, or None when there is no such id."""
     number = read_id(id) if isinstance(id, str) else id
-    found = _show(db, "outbox.id = ?", (number or 0,), stopped or {})
+    found = _show(db, "outbox.id = ?", (number or 0,), stopped)
     return found[0] if found else None
 
 
-def count_open(db: sqlite3.Connection, stopped: Mapping[str, str] | None = None) -> dict[str, dict[str, int]]:
+def count_open(db: sqlite3.Connection, stopped: Stopped = lambda touchpoint: None) -> dict[str, dict[str, int]]:
     """Return recipients by touchpoint and state, for `status`: queued, sending, deferred, held, uncertain."""
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     known = lanes.look_at_all(db)
@@ -547,14 +550,12 @@ def count_open(db: sqlite3.Connection, stopped: Mapping[str, str] | None = None)
         "SELECT touchpoint, state, count(*) FROM recipient INDEXED BY recipient_open WHERE settled_at IS NULL"
         " GROUP BY touchpoint, state"
     ):
-        shown, _, _ = _shown(State(state), None, known.get(touchpoint), (stopped or {}).get(touchpoint))
+        shown, _, _ = _shown(State(state), None, known.get(touchpoint), stopped(touchpoint))
         counts[touchpoint][shown] += count
     return {touchpoint: dict(found) for touchpoint, found in counts.items()}
 
 
-def _show(
-    db: sqlite3.Connection, where: str, values: tuple[int, ...], stopped: Mapping[str, str]
-) -> list[dict[str, Any]]:
+def _show(db: sqlite3.Connection, where: str, values: tuple[int, ...], stopped: Stopped) -> list[dict[str, Any]]:
     known = lanes.look_at_all(db)
     messages: dict[int, dict[str, Any]] = {}
     rows = db.execute(
@@ -576,7 +577,7 @@ def _show(
                 "cause": None,
                 "recipients": [],
             }
-        shown, next_at, cause = _shown(State(state), next_at, known.get(touchpoint), stopped.get(touchpoint))
+        shown, next_at, cause = _shown(State(state), next_at, known.get(touchpoint), stopped(touchpoint))
         if message["cause"] is None and state not in (State.DELIVERED, State.CANCELLED):
             message["cause"] = cause or reply
         message["recipients"].append(
