@@ -403,7 +403,7 @@ def test_the_lane_stands_before_its_mail_in_the_listing(store: Store) -> None:
 
 def test_mail_of_a_touchpoint_that_is_not_running_shows_as_held(store: Store) -> None:
     accept(store)
-    (message,) = store.read(outbox.list_outbox, False, None, {TOUCHPOINT: "switched off"}).result(10)
+    (message,) = store.read(outbox.list_outbox, False, None, {TOUCHPOINT: "switched off"}.get).result(10)
     assert (message["cause"], message["recipients"][0]["state"]) == ("switched off", "held")
 
 
