@@ -10,6 +10,9 @@ import os
 import socket
 import time
 from datetime import timedelta
+from typing import Final
+
+_OTHERS: Final = ("imap", "http")  # names of sockets that are not for submission
 
 
 def notify(**states: str | int) -> None:
@@ -36,15 +39,19 @@ def watchdog_interval() -> timedelta | None:
 
 
 def listening_sockets() -> dict[str, list[socket.socket]]:
-    """Return the sockets that systemd opened, by their FileDescriptorName=; empty without socket activation."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+    """Return the sockets that systemd opened, by their FileDescriptorName=; empty without socket activation.
+
+    Any name that is not one of ours stands for submission: without FileDescriptorName= it is that of the socket unit.
+    """
+    number_of = os.environ.get("LISTEN_FDS", "")
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or not number_of.isdecimal():
         return {}
-    count = int(os.environ.get("LISTEN_FDS", "0"))
-    names = os.environ.get("LISTEN_FDNAMES", "").split(":") if os.environ.get("LISTEN_FDNAMES") else []
+    count = int(number_of)
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
     found: dict[str, list[socket.socket]] = {}
     for number in range(count):
         descriptor = 3 + number  # SD_LISTEN_FDS_START
         os.set_inheritable(descriptor, False)
-        name = names[number] if number < len(names) else "submission"
+        name = names[number] if number < len(names) and names[number] in _OTHERS else "submission"
         found.setdefault(name, []).append(socket.socket(fileno=descriptor))
     return found
