@@ -55,7 +55,11 @@ def test_mailboxes_and_accepted_mail_outlive_an_outage(provider: Provider) -> No
         smtplib.SMTP("localhost", provider.postfix.mx_port, timeout=5)
     provider.dovecot.start()
     provider.postfix.start()
-    wait_until(lambda: provider.dovecot.count("outage@support.example") == 2, "both letters are there")
+    wait_until(
+        lambda: provider.dovecot.count("outage@support.example") == 2,
+        "both letters are there",
+        state=provider.postfix.log_tail,
+    )
     found = [message_id(raw) for raw in provider.dovecot.messages("outage@support.example")]
     assert found == ["<before.1@clients.example>", "<meanwhile.2@clients.example>"]
 

@@ -171,6 +171,9 @@ class Postfix:
         output = self._run("find", *(str(queue / name) for name in names), "-type", "f", check=False)
         return not output.strip()
 
+    def log_tail(self, lines: int = 30) -> str:
+        return "\n".join(self._read_log().splitlines()[-lines:])
+
     def _read_log(self) -> str:
         return self._run("cat", str(self.log), check=False)
 
