@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 JOBS   ?= 2
 PYTEST := $(BIN)/pytest -n $(JOBS) --dist loadgroup
-READY  := .venv/.ready
+READY  := .venv/.ready-$(notdir $(PYTHON))
 
 .PHONY: help demo test check fmt lint types layers bench test-peers test-faults cover peers clean
 .DEFAULT_GOAL := help
@@ -16,7 +16,7 @@ help: ## this list
 demo: $(READY) ## the whole story on this machine: no accounts, no root
 	$(BIN)/mail-gateway demo $(DEMO)
 
-test: $(READY) peers ## all tests, against a real Dovecot and Postfix (installed by apt-get when that is allowed)
+test: peers $(READY) ## all tests, against a real Dovecot and Postfix (installed by apt-get when that is allowed)
 	$(PYTEST)
 
 check: $(READY) lint types layers ## what must hold before a commit: format, ruff, mypy strict, import layers
@@ -38,10 +38,10 @@ layers: $(READY)
 bench: $(READY) ## our figures beside the peers', in one run
 	$(BIN)/python -m benchmarks $(BENCH)
 
-test-peers: $(READY) peers ## only the tests against real servers
+test-peers: peers $(READY) ## only the tests against real servers
 	$(PYTEST) tests/peers
 
-test-faults: $(READY) peers ## only kill -9, power cut, full disk
+test-faults: peers $(READY) ## only kill -9, power cut, full disk
 	$(PYTEST) tests/faults
 
 cover: $(READY) ## line and branch coverage of the cores by their own tests; fails under 95 %
@@ -51,7 +51,7 @@ cover: $(READY) ## line and branch coverage of the cores by their own tests; fai
 	$(BIN)/coverage report --fail-under=95 --include='$(shell tests/setup/cores)'
 
 peers: ## Dovecot, Postfix and what else the tests call, by apt-get where that is allowed
-	@tests/setup/peers
+	@PYTHON=$(PYTHON) tests/setup/peers
 
 clean: ## take away what make has made
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* build *.egg-info
