@@ -78,10 +78,12 @@ def is_about_certificate(error: BaseException) -> bool:
 
 def root_cause(error: BaseException) -> BaseException:
     """Return what a library wrapped: the innermost cause that is the operating system's or TLS's word."""
-    seen = error
-    while seen.__cause__ is not None and not isinstance(seen, ssl.SSLError):
-        seen = seen.__cause__
-    return seen
+    found, cause = error, error.__cause__
+    while cause is not None:
+        if isinstance(cause, OSError):  # time-outs, TLS and name resolution among them
+            found = cause
+        cause = cause.__cause__
+    return found
 
 
 def _about_certificate(server: Server, error: ssl.SSLCertVerificationError) -> str:
