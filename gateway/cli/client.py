@@ -20,15 +20,16 @@ def ask(config_path: Path, command: str, *, must_run: bool = False, **args: obje
     Raises CommandError, and ConfigError for a gateway.toml that cannot be read.
     """
     state_dir = _state_dir(config_path)
-    try:
-        return control_client.ask(control_client.socket_path(state_dir), command, args)
-    except ConnectionError:
-        if must_run:
-            raise CommandError(
-                f"the daemon is not running (nothing answers in {state_dir}); "
-                "start it with: systemctl start mail-gateway",
-                NOT_RUNNING,
-            ) from None
+    for place in control_client.places_to_ask(state_dir):
+        try:
+            return control_client.ask(place, command, args)
+        except ConnectionError:
+            pass
+    if must_run:
+        raise CommandError(
+            f"the daemon is not running (nothing answers in {state_dir}); start it with: systemctl start mail-gateway",
+            NOT_RUNNING,
+        )
     return _ask_the_store(config_path, command, args)
 
 

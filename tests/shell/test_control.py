@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from gateway import control, control_client
+from gateway.cli import client
 from gateway.errors import CommandError, Unavailable
 
 
@@ -118,3 +119,30 @@ async def test_a_word_that_is_no_text_is_answered(tmp_path: Path) -> None:
 async def test_no_socket_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"no control socket at .*108 bytes"):
         await control.serve(tmp_path / ("long" * 30) / "control.sock", HANDLERS)
+
+
+def test_a_command_looks_where_systemd_has_put_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    state_dir = Path("/var/lib/mail-gateway")
+    in_a_shell = control_client.places_to_ask(state_dir)
+    assert in_a_shell == (Path("/run/mail-gateway/control.sock"), Path("/var/lib/mail-gateway/control.sock"))
+    monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/mail-gateway")  # as the unit sets it for the daemon
+    assert control_client.socket_path(state_dir) in in_a_shell
+
+
+async def test_a_command_finds_the_daemon_wherever_it_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "gateway.toml"
+    config.write_text(f"state_dir = '{tmp_path}'")
+
+    async def command() -> Any:
+        return await trio.to_thread.run_sync(lambda: client.ask(config, "echo", must_run=True, id="x"))
+
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "of-something-else"))
+    async with serving(tmp_path / "control.sock"):
+        assert await command() == {"id": "x"}
+    with pytest.raises(CommandError, match="not running"):
+        await command()
+    (tmp_path / "run").mkdir()
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "run"))
+    async with serving(tmp_path / "run" / "control.sock"):
+        assert await command() == {"id": "x"}
