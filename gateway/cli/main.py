@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from gateway.cli import agent, daemon, outbox, queue
 from gateway.errors import CommandError, ConfigError, GatewayError
@@ -22,14 +22,14 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line; every leaf sets `run`, a Command."""
     top = argparse.ArgumentParser(prog="mail-gateway", description="A mail gateway for support teams.")
     top.add_argument("--version", action="version", version=f"mail-gateway {version('mail-gateway')}")
+    named: dict[str, Any] = {
+        "type": Path,
+        "metavar": "PATH",
+        "help": f"gateway.toml; default: $MAIL_GATEWAY_CONFIG, else {DEFAULT_CONFIG}",
+    }
+    top.add_argument("--config", default=Path(os.environ.get("MAIL_GATEWAY_CONFIG", DEFAULT_CONFIG)), **named)
     config = argparse.ArgumentParser(add_help=False)
-    config.add_argument(
-        "--config",
-        type=Path,
-        default=Path(os.environ.get("MAIL_GATEWAY_CONFIG", DEFAULT_CONFIG)),
-        metavar="PATH",
-        help="gateway.toml; default: $MAIL_GATEWAY_CONFIG, else %(default)s",
-    )
+    config.add_argument("--config", default=argparse.SUPPRESS, **named)  # before the command or behind it
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for group in (daemon, queue, outbox, agent):
         group.add(commands, config)
