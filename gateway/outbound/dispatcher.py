@@ -91,7 +91,8 @@ class _Dispatcher:
                     events.warn("outbox-unavailable", touchpoint=self._id, cause=str(error))
                     await trio.sleep(_STORE_SECONDS)
         finally:
-            self._tell_loop(self._pool.close)
+            with trio.CancelScope(shield=True), suppress(Unavailable):
+                await self._bridge.call(self._pool.close)
 
     async def _begin(self) -> None:
         """What an earlier task of this touchpoint left; and whatever it waited for, we were started to try."""

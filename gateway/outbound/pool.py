@@ -52,6 +52,7 @@ from gateway.state.store import Store
 
 IDLE_SECONDS: Final = 30.0  # servers close sooner or later by themselves; a dial costs less than finding that out
 _STOP_SECONDS: Final = 8.0  # for attempts in flight, when we are told to stop; an answer to a final dot is worth that
+_QUIT_SECONDS: Final = 1.0  # for a provider to answer QUIT, when we are told to stop
 _NARROW_SECONDS: Final = 60.0  # after the provider refused one more connection
 _STORE_SECONDS: Final = 1.0  # between two tries to record an outcome that the disk would not take
 _STORE_AWAY_MS: Final = 5_000  # before the next claim, after the disk would not take one
@@ -109,6 +110,7 @@ class Pool:
         self._dials: set[asyncio.Task[Link]] = set()
         self._links: set[Link] = set()  # up, busy or idle
         self._idle: list[Link] = []
+        self._leaving: WeakSet[Link] = WeakSet()  # said QUIT, or dropped
         self._starts: deque[float] = deque()  # of the last minute, by the loop's clock
         self._narrow_until = 0.0
         self._narrow = 1
@@ -147,12 +149,13 @@ class Pool:
         if self._workers:
             self._spawn()
 
-    def close(self) -> None:
-        """End the idle connections. No drain may be under way."""
+    async def close(self) -> None:
+        """End the idle connections, and wait until every connection is gone, within a bound. No drain may be under
+        way."""
         for link in self._idle:
-            link.close()
-            self._links.discard(link)
+            self._end(link)
         self._idle.clear()
+        await asyncio.gather(*(link.wire.gone(_QUIT_SECONDS) for link in self._leaving))
 
     def hurry(self) -> None:
         """Cut every connection now."""
@@ -167,6 +170,8 @@ class Pool:
     def _spawn(self) -> None:
         if self._is_stopping or len(self._workers) >= self._room():
             return
+        if self._workers and not any(link.completed for link in self._links):
+            return  # the first one still finds out whether the provider is there
         worker = asyncio.get_running_loop().create_task(self._work())
         self._workers.add(worker)
         worker.add_done_callback(self._ended)
@@ -194,7 +199,7 @@ class Pool:
                     link = await self._dial(claimed)
                     if link is None:
                         return
-                if claimed.more:
+                if claimed.more and link.completed:
                     self._spawn()
                 link, claimed = await self._deliver(link, claimed)
         finally:
@@ -210,7 +215,7 @@ class Pool:
 
         is_usable = decision.is_reusable and link.is_alive and not self._is_worn(link)
         goes_on = decision.trouble is None and not self._is_stopping and fault is None
-        want = self._want(link) if is_usable and goes_on and self._has_token() else None
+        want = self._want(link) if is_usable and goes_on and self._take_token() else None
         following = await self._step(Step(done, want))
         log_attempt(claimed, done, link.server.host)
         if done.counted:
@@ -223,8 +228,8 @@ class Pool:
             self._put_back(link, is_usable=False)
         if want is None and goes_on:
             following = await self._claim(link if is_usable else None)
-        elif following is not None:
-            self._count_claim()
+        elif want is not None:
+            self._count_claim(following)
         return (link if is_usable else None), following
 
     async def _play(self, link: Link, claimed: Claimed) -> tuple[list[Judged], set[int], Decision, Exception | None]:
@@ -277,11 +282,10 @@ class Pool:
     # --- claims ------------------------------------------------------------------------------------------------------
 
     async def _claim(self, link: Link | None) -> Claimed | None:
-        if self._is_stopping or not self._has_token():
+        if self._is_stopping or not self._take_token():
             return None
         claimed = await self._step(Step(None, self._want(link)))
-        if claimed is not None:
-            self._count_claim()
+        self._count_claim(claimed)
         return claimed
 
     def _want(self, link: Link | None) -> Want:
@@ -298,8 +302,8 @@ class Pool:
             round(policy.probe_delays[0].total_seconds() * 1000),
         )
 
-    def _has_token(self) -> bool:
-        """Return whether the pace allows a message now; otherwise note when it will."""
+    def _take_token(self) -> bool:
+        """Return whether the pace allows a message now, and count it; otherwise note when it will."""
         per_minute = self._of.touchpoint.pace.per_minute
         if per_minute is None:
             return True
@@ -307,14 +311,16 @@ class Pool:
         while self._starts and self._starts[0] <= now - 60:
             self._starts.popleft()
         if len(self._starts) < per_minute:
+            self._starts.append(now)
             return True
         self._come_again(self._now_ms() + round((self._starts[0] + 60 - now) * 1000) + 1)
         return False
 
-    def _count_claim(self) -> None:
-        self._claims += 1
-        if self._of.touchpoint.pace.per_minute is not None:
-            self._starts.append(asyncio.get_running_loop().time())
+    def _count_claim(self, claimed: Claimed | None) -> None:
+        if claimed is not None:
+            self._claims += 1
+        elif self._of.touchpoint.pace.per_minute is not None and self._starts:
+            self._starts.pop()  # there was nothing to send: the token goes back
 
     def _come_again(self, at: int) -> None:
         self._not_before = at if self._not_before is None else min(self._not_before, at)
@@ -408,8 +414,7 @@ class Pool:
             link = self._idle.pop()
             if link.is_alive and self._of.touchpoint.smtp == link.server:
                 return link
-            self._links.discard(link)
-            link.close()
+            self._end(link)
         return None
 
     def _put_back(self, link: Link, *, is_usable: bool = True) -> None:
@@ -418,14 +423,17 @@ class Pool:
                 self._idle.append(link)
                 asyncio.get_running_loop().call_later(self._idle_seconds, self._retire, link, link.completed)
             return
+        self._end(link)
+
+    def _end(self, link: Link) -> None:
         self._links.discard(link)
+        self._leaving.add(link)
         link.close()
 
     def _retire(self, link: Link, completed: int) -> None:
         if link in self._idle and link.completed == completed:
             self._idle.remove(link)
-            self._links.discard(link)
-            link.close()
+            self._end(link)
 
     # --- stopping ----------------------------------------------------------------------------------------------------
 
@@ -440,7 +448,6 @@ class Pool:
         await self._wait_for_workers(self._stop_seconds)
         for worker in self._workers:
             worker.cancel()
-        self.close()
 
     async def _wait_for_workers(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()

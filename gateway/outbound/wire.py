@@ -9,6 +9,7 @@ is lost. It also takes one timer a connection instead of one a reply.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections import deque
 from typing import Final, cast
@@ -40,6 +41,7 @@ class Wire(asyncio.Protocol):
         self._timer_at = 0.0
         self._may_write = True
         self._is_leaving = False
+        self._closed: asyncio.Future[None] = loop.create_future()
         self.lost: str | None = None
 
     @classmethod
@@ -108,6 +110,14 @@ class Wire(asyncio.Protocol):
         self._transport.write(b"QUIT\r\n")
         self._set_timer(self._loop.time() + _QUIT_SECONDS)
 
+    async def gone(self, seconds: float) -> None:
+        """Return once the connection is closed; after `seconds` it is dropped. For links that were left or aborted."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self._closed), seconds)
+        if not self._closed.done():
+            self.abort("closed")
+            await self._closed
+
     # --- what the loop calls -----------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
@@ -133,6 +143,8 @@ class Wire(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if not self._closed.done():
+            self._closed.set_result(None)
 
     def pause_writing(self) -> None:
         self._may_write = False

@@ -71,9 +71,7 @@ async def linked(provider: ScriptedProvider, scheme: str = "smtp+insecure", **ch
 
 async def ended(link: Link) -> None:
     link.close()
-    async with asyncio.timeout(10):
-        while link.wire.lost is None:  # noqa: ASYNC110 - the wire has no event for it; only tests wait for its end
-            await asyncio.sleep(0.01)
+    await link.wire.gone(5)
     await asyncio.sleep(0.01)  # the transport's own last callbacks
 
 
