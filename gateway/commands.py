@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -17,12 +17,14 @@ from typing import Any, Final
 
 from gateway import config
 from gateway.config import Agent, Changes, Config, Touchpoint
+from gateway.config.values import suggest
 from gateway.control import Handler
 from gateway.errors import CommandError, ConfigError
 from gateway.health import Health, TouchpointHealth
 from gateway.model import UNROUTED, personal_queue, read_id, to_ms
 from gateway.rulebook import Rulebook
-from gateway.state import agents, conversations, outbox
+from gateway.state import agents, conversations, lanes, outbox
+from gateway.state.lanes import Lane
 from gateway.state.lock import StateLock
 from gateway.state.store import Store
 
@@ -45,20 +47,37 @@ class Desk:
     forget_logins: Callable[[str], None]
 
 
-@asynccontextmanager
-async def offline_desk(config_path: Path) -> AsyncIterator[Desk]:
-    """Open the store while no daemon runs, under the daemon's own lock."""
+@contextmanager
+def offline_desk(config_path: Path) -> Iterator[Desk]:
+    """Open the store while no daemon runs, under the daemon's own lock. Raises ConfigError and Unavailable."""
     gateway = config.load_gateway(config_path)
-    lock = StateLock(gateway.state_dir)
-    try:
-        rulebook = Rulebook.open(config_path, gateway)
-        store = Store.open(gateway.state_dir / "gateway.db")
+    with _as_owner_of(gateway.state_dir):
+        lock = StateLock(gateway.state_dir)
         try:
-            yield Desk(lambda: rulebook.config, store, rulebook, None, None, _nobody_listens, None, _nobody_listens)
+            rulebook = Rulebook.open(config_path, gateway, keep=False)
+            store = Store.open(gateway.state_dir / "gateway.db")
+            try:
+                yield Desk(lambda: rulebook.config, store, rulebook, None, None, _nobody_listens, None, _nobody_listens)
+            finally:
+                store.close()
         finally:
-            store.close()
+            lock.release()
+
+
+@contextmanager
+def _as_owner_of(state_dir: Path) -> Iterator[None]:
+    """Let root work as the user whose state it is: a file of root's among it would keep the daemon from starting."""
+    owner = state_dir.stat() if state_dir.is_dir() else None
+    if os.geteuid() != 0 or owner is None or owner.st_uid == 0:
+        yield
+        return
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    try:
+        yield
     finally:
-        lock.release()
+        os.seteuid(0)
+        os.setegid(0)
 
 
 def _nobody_listens(_: str) -> None:
@@ -80,6 +99,7 @@ def handlers(desk: Desk) -> Mapping[str, Handler]:
         "queue.list": at_desk(_queue_list),
         "queue.show": at_desk(_queue_show),
         "queue.read": at_desk(_queue_read),
+        "message.chunk": at_desk(_message_chunk),
         "outbox.list": at_desk(_outbox_list),
         "outbox.show": at_desk(_outbox_show),
         "outbox.retry": at_desk(_outbox_retry),
@@ -87,6 +107,14 @@ def handlers(desk: Desk) -> Mapping[str, Handler]:
         "agent.show": at_desk(_agent_show),
         "agent.passwd": at_desk(_agent_passwd),
     }
+
+
+def _instead(word: str, known: Iterable[str], offered: Iterable[str] | None = None) -> str:
+    """Return what may have been meant, out of `known`; else what there is, out of `offered`."""
+    hint = suggest(word, known)
+    if "did you mean" in hint:
+        return hint
+    return f"; there are: {', '.join(sorted(known if offered is None else offered)) or 'none'}"
 
 
 def rfc3339(at: datetime | None) -> str | None:
@@ -104,10 +132,14 @@ def _id(text: str, kind: str) -> int:
 
 async def _queue_list(desk: Desk, args: Args) -> Any:
     queue = args.get("queue")
-    known = desk.current().queue_names | {UNROUTED} | {personal_queue(login) for login in desk.current().agents}
-    if queue is not None and queue not in known:
-        raise CommandError(f'unknown queue "{queue}"; there are: {", ".join(sorted(known))}', 2)
-    return await desk.store.read(conversations.list_conversations, queue, bool(args.get("all")), args.get("limit"))
+    if queue is not None and queue.lower().startswith(personal_queue("")):
+        queue = queue.lower()
+    found = await desk.store.read(conversations.list_conversations, queue, bool(args.get("all")), args.get("limit"))
+    named = desk.current().queue_names | {UNROUTED}
+    known = named | {personal_queue(login) for login in desk.current().agents}
+    if queue is not None and queue not in known and not found:  # one that the file has no more may still hold mail
+        raise CommandError(f'unknown queue "{queue}"{_instead(queue, known, named)}', 2)
+    return found
 
 
 async def _queue_show(desk: Desk, args: Args) -> Any:
@@ -118,10 +150,16 @@ async def _queue_show(desk: Desk, args: Args) -> Any:
 
 
 async def _queue_read(desk: Desk, args: Args) -> Any:
-    messages = await desk.store.read(conversations.read_messages, _id(args["id"], "queue"))
+    messages = await desk.store.read(conversations.find_messages, _id(args["id"], "queue"))
     if not messages:
         raise CommandError(f"no conversation or message {args['id']}; `mail-gateway queue list --all` shows them")
-    return [{**message, "raw": base64.b64encode(message["raw"]).decode()} for message in messages]
+    return messages
+
+
+async def _message_chunk(desk: Desk, args: Args) -> Any:
+    """Return one chunk of a message's bytes in base64, None behind the last: never 35 MB in one answer."""
+    chunk = await desk.store.read(outbox.read_chunk, _id(args["id"], "queue"), args["number"])
+    return None if chunk is None else base64.b64encode(chunk).decode()
 
 
 # --- outbox ----------------------------------------------------------------------------------------------------------
@@ -140,9 +178,11 @@ async def _outbox_show(desk: Desk, args: Args) -> Any:
 
 async def _outbox_retry(desk: Desk, args: Args) -> Any:
     touchpoint = args.get("touchpoint")
+    if touchpoint is not None and (at_address := desk.current().touchpoint_at(touchpoint)):
+        touchpoint = at_address.id
     if touchpoint is not None and touchpoint not in desk.current().touchpoints:
-        names = ", ".join(desk.current().touchpoints) or "none"
-        raise CommandError(f'unknown touchpoint "{touchpoint}"; there are: {names}', 2)
+        names = desk.current().touchpoints
+        raise CommandError(f'unknown touchpoint "{touchpoint}"{_instead(touchpoint, names)}', 2)
     number = _id(args["id"], "outbox") if args.get("id") else None
     retried = await desk.store.submit(outbox.retry, outbox.Retry(to_ms(datetime.now(UTC)), number, touchpoint))
     for touchpoint_id in retried.touchpoints:
@@ -185,8 +225,7 @@ async def _agent_show(desk: Desk, args: Args) -> Any:
 def _find_agent(desk: Desk, login: str) -> Agent:
     agent = desk.current().agents.get(login.lower())
     if agent is None:
-        names = ", ".join(desk.current().agents) or "none"
-        raise CommandError(f'unknown agent "{login}"; there are: {names}', 2)
+        raise CommandError(f'unknown agent "{login}"{_instead(login, desk.current().agents)}', 2)
     return agent
 
 
@@ -219,6 +258,8 @@ async def _agent_passwd(desk: Desk, args: Args) -> Any:
             f"{agent.login}: password_hash stands in rules.toml and what the file says wins; "
             "change it there, or take it out of the file and use passwd"
         )
+    if args.get("hash") is None:
+        return None  # asked beforehand, whether it would be taken
     await desk.store.submit(agents.set_password, agents.NewPassword(agent.login.lower(), args["hash"]))
     desk.forget_logins(agent.login)
     return None
@@ -245,11 +286,14 @@ async def _status(desk: Desk, args: Args) -> Any:
         health, {id: sum(counts.values()) for id, counts in outgoing.items() if id not in current.touchpoints}
     )
     waiting = await desk.store.read(conversations.count_open)
+    lane_of = await desk.store.read(lanes.look_at_all)
     if UNROUTED in waiting:
+        count, _ = waiting[UNROUTED]
         health.alarm(
             None,
             UNROUTED,
-            f"{waiting[UNROUTED][0]} conversation(s) lie in the queue {UNROUTED}: no rule and no link placed them",
+            f"{count} conversation{'s lie' if count != 1 else ' lies'} in the queue {UNROUTED}: no rule and no link "
+            "named another",
             f"mail-gateway queue list {UNROUTED}; then link the touchpoint to a queue, or add a rule",
         )
     else:
@@ -270,7 +314,7 @@ async def _status(desk: Desk, args: Args) -> Any:
             },
         },
         "touchpoints": [
-            _touchpoint_status(touchpoint, health, outgoing.get(touchpoint.id, {}))
+            _touchpoint_status(touchpoint, health, outgoing.get(touchpoint.id, {}), lane_of.get(touchpoint.id))
             for touchpoint in current.touchpoints.values()
         ],
         "queues": [
@@ -318,8 +362,19 @@ def _who_sees(current: Config, queue: str) -> list[str]:
     ]
 
 
-def _touchpoint_status(touchpoint: Touchpoint, health: Health, counts: Mapping[str, int]) -> dict[str, Any]:
+def _lag(touchpoint: Touchpoint, known: TouchpointHealth) -> int | None:
+    """Return for how long mail may have been lying unseen at the provider; None where we do not look or cannot say."""
+    if not touchpoint.is_inbound or known.synced_at is None:
+        return None
+    return 0 if known.state == "watching" else int((datetime.now(UTC) - known.synced_at).total_seconds())
+
+
+def _touchpoint_status(
+    touchpoint: Touchpoint, health: Health, counts: Mapping[str, int], lane: Lane | None
+) -> dict[str, Any]:
     known = health.touchpoint(touchpoint.id) if touchpoint.active else TouchpointHealth(state="inactive")
+    lane = lane if touchpoint.active and touchpoint.is_outbound else None
+    shut = None if lane is None or lane.is_open else lane.detail or lane.cause
     return {
         "id": touchpoint.id,
         "address": touchpoint.address,
@@ -327,13 +382,14 @@ def _touchpoint_status(touchpoint: Touchpoint, health: Health, counts: Mapping[s
         "active": touchpoint.active,
         "connected": known.connected,
         "state": known.state,
-        "cause": known.cause,
+        "cause": known.cause or shut,
         "since": rfc3339(known.since),
         "consent_at": None,
         "direction": touchpoint.direction,
         "last_message_at": rfc3339(known.last_message_at),
         "last_server_byte_at": rfc3339(known.last_server_byte_at),
-        "lag_seconds": None,
+        "lag_seconds": _lag(touchpoint, known),
+        "lane": (lane.state.value if lane else "open") if touchpoint.active and touchpoint.is_outbound else None,
         "unfetched": known.unfetched,
         "queued": counts.get("queued", 0) + counts.get("sending", 0),
         "deferred": counts.get("deferred", 0),

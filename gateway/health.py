@@ -20,6 +20,7 @@ class TouchpointHealth:
     cause: str | None = None
     since: datetime | None = None
     last_message_at: datetime | None = None
+    synced_at: datetime | None = None  # when we had last seen everything that lay in the watched folder
     last_server_byte_at: datetime | None = None
     unfetched: int = 0
 

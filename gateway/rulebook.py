@@ -28,10 +28,11 @@ class Rulebook:
         self._seen = self._stamp()
 
     @classmethod
-    def open(cls, config_path: Path, gateway: config.GatewayFile) -> Rulebook:
+    def open(cls, config_path: Path, gateway: config.GatewayFile, *, keep: bool = True) -> Rulebook:
         """Load both files; with a bad rules.toml the last good copy, else no rules at all.
 
-        `gateway` was loaded from `config_path` a moment ago: whatever is wrong now is about the rules.
+        `gateway` was loaded from `config_path` a moment ago: whatever is wrong now is about the rules. `keep`: a good
+        one is the last good copy from now on.
         """
         copy = gateway.state_dir / _COPY
         try:
@@ -41,7 +42,8 @@ class Rulebook:
                 return cls(config_path, config.load_snapshot(copy, config_path), str(error))
             except ConfigError:
                 return cls(config_path, config.without_rules(config_path), str(error))
-        _keep(current, copy)
+        if keep:
+            _keep(current, copy)
         return cls(config_path, current, None)
 
     def reload(self) -> Changes:

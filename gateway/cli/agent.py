@@ -7,9 +7,8 @@ import getpass
 import sys
 from typing import Any
 
-from gateway.cli import client, show
+from gateway.cli import arguments, client, show
 from gateway.errors import CommandError
-from gateway.text import clean
 
 _SHORTEST_PASSWORD = 8
 
@@ -19,11 +18,11 @@ def add(commands: Any, config: argparse.ArgumentParser) -> None:
         metavar="ACTION", required=True
     )
     listing = group.add_parser("list", parents=[config], help="every agent, a line each")
-    listing.add_argument("--json", action="store_true")
+    arguments.add_json(listing)
     listing.set_defaults(run=list_)
     showing = group.add_parser("show", parents=[config], help="one agent: may write as, sees, last login, failures")
     showing.add_argument("login")
-    showing.add_argument("--json", action="store_true")
+    arguments.add_json(showing)
     showing.set_defaults(run=show_)
     passing = commands.add_parser("passwd", parents=[config], help="set an agent's password")
     passing.add_argument("login")
@@ -44,8 +43,8 @@ def list_(options: argparse.Namespace) -> int:
                 a["role"],
                 "yes" if a["active"] else "no",
                 "set" if a["has_password"] else "none",
-                ",".join(a["may_write_as"]) or "nobody",
-                ",".join(a["sees"]) or "nothing",
+                ",".join(a["may_write_as"]) or "-",
+                ",".join(queue for queue in a["sees"] if not queue.startswith("agent:")) or "notices",
                 show.ago(a["last_login_at"]),
             )
             for a in found
@@ -61,22 +60,14 @@ def show_(options: argparse.Namespace) -> int:
     if options.json:
         show.as_json(found)
         return 0
-    for key, value in found.items():
-        print(f"{key.replace('_', ' ') + ':':<14} {clean(_text(value))}")
+    show.facts(found, found)
     return 0
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(value) or "-"
-    return "-" if value is None else str(value)
 
 
 def passwd(options: argparse.Namespace) -> int:
     from gateway.outbound.passwords import hash_password  # argon2 and more: slow to import
 
+    client.ask(options.config, "agent.passwd", login=options.login)  # would it be taken? before anybody types
     if sys.stdin.isatty():
         password = getpass.getpass(f"New password for {options.login}: ")
         if password != getpass.getpass("Again: "):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,23 +15,39 @@ NOT_RUNNING: Final = 69
 _STATE_DIR: Final = "/var/lib/mail-gateway"
 
 
-def ask(config_path: Path, command: str, *, must_run: bool = False, **args: object) -> Any:
-    """Return the result of `command`. `must_run`: without a daemon it makes no sense (exit 69).
+Ask = Callable[..., Any]
+"""(command, **args) → its result. Raises CommandError, Unavailable, and ConfigError for an unusable gateway.toml."""
 
-    Raises CommandError, and ConfigError for a gateway.toml that cannot be read.
-    """
+
+def ask(config_path: Path, command: str, *, must_run: bool = False, **args: object) -> Any:
+    """Return the result of `command`, as `Ask`. `must_run`: without a daemon it makes no sense (exit 69)."""
+    with asking(config_path, must_run=must_run) as ask_it:
+        return ask_it(command, **args)
+
+
+@contextmanager
+def asking(config_path: Path, *, must_run: bool = False) -> Iterator[Ask]:
+    """Yield a function that asks several things; while no daemon runs, it opens the store once for all of them."""
     state_dir = _state_dir(config_path)
-    for place in control_client.places_to_ask(state_dir):
-        try:
-            return control_client.ask(place, command, args)
-        except ConnectionError:
-            pass
-    if must_run:
-        raise CommandError(
-            f"the daemon is not running (nothing answers in {state_dir}); start it with: systemctl start mail-gateway",
-            NOT_RUNNING,
-        )
-    return _ask_the_store(config_path, command, args)
+    ask_store: Ask | None = None
+    with ExitStack() as stack:
+
+        def ask_it(command: str, **args: object) -> Any:
+            nonlocal ask_store
+            if ask_store is None:
+                for place in control_client.places_to_ask(state_dir):
+                    with suppress(ConnectionError):
+                        return control_client.ask(place, command, args)
+                if must_run:
+                    raise CommandError(
+                        f"the daemon is not running (nothing answers in {state_dir}); "
+                        "start it with: systemctl start mail-gateway",
+                        NOT_RUNNING,
+                    )
+                ask_store = stack.enter_context(_asking_the_store(config_path))
+            return ask_store(command, **args)
+
+        yield ask_it
 
 
 def _state_dir(config_path: Path) -> Path:
@@ -46,13 +63,16 @@ def _state_dir(config_path: Path) -> Path:
     return load_gateway(config_path).state_dir
 
 
-def _ask_the_store(config_path: Path, command: str, args: Mapping[str, object]) -> Any:
+@contextmanager
+def _asking_the_store(config_path: Path) -> Iterator[Ask]:
     import trio  # as above
 
     from gateway.commands import handlers, offline_desk
 
-    async def answer() -> Any:
-        async with offline_desk(config_path) as desk:
-            return await handlers(desk)[command](args)
+    with offline_desk(config_path) as desk:
+        answers = handlers(desk)
 
-    return trio.run(answer)
+        def ask_it(command: str, **args: object) -> Any:
+            return trio.run(answers[command], args)
+
+        yield ask_it

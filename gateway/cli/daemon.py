@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gateway.cli import client, show
+from gateway.cli import arguments, client, show
 from gateway.errors import CommandError, ConfigError, Problem, Severity
 from gateway.text import clean
 
@@ -21,14 +21,14 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     demo.set_defaults(run=run_demo)
     checking = commands.add_parser("check", parents=[shared], help="all problems of the configuration at once")
     checking.add_argument("file", nargs="?", type=Path, metavar="FILE", help="another gateway.toml or rules.toml")
-    checking.add_argument("--json", action="store_true")
+    arguments.add_json(checking)
     checking.set_defaults(run=check)
     reloading = commands.add_parser("reload", parents=[shared], help="take the edited rules into use")
-    reloading.add_argument("--json", action="store_true")
+    arguments.add_json(reloading)
     reloading.set_defaults(run=reload)
     status = commands.add_parser("status", parents=[shared], help="touchpoints, queues, alarms")
     status.add_argument("--watch", action="store_true", help="again every 2 seconds")
-    status.add_argument("--json", action="store_true")
+    arguments.add_json(status)
     status.set_defaults(run=show_status)
 
 
@@ -103,11 +103,14 @@ def _print_status(found: dict[str, Any]) -> None:
     if rules["error"]:
         print(f"  the file is refused: {clean(rules['error'], 1000)}")
     elif rules["changed_on_disk"]:
-        print("  rules.toml was edited since and is not loaded; mail-gateway check, then mail-gateway reload")
+        print("  a file was edited since and is not loaded; mail-gateway check, then mail-gateway reload")
     if found["touchpoints"]:
         print()
         show.table(
-            ("TOUCHPOINT", "ACTIVE", "STATE", "SINCE", "LAST MAIL", "QUEUED", "DEFERRED", "HELD", "UNCERTAIN", "CAUSE"),
+            (
+                *("TOUCHPOINT", "ACTIVE", "STATE", "SINCE", "LAST MAIL", "LAG", "LANE"),
+                *("QUEUED", "DEFERRED", "HELD", "UNCERTAIN", "CAUSE"),
+            ),
             (
                 (
                     t["address"],
@@ -115,6 +118,8 @@ def _print_status(found: dict[str, Any]) -> None:
                     t["state"],
                     show.ago(t["since"]),
                     show.ago(t["last_message_at"]),
+                    "-" if t["lag_seconds"] is None else show.duration(t["lag_seconds"]),
+                    t["lane"] or "-",
                     t["queued"],
                     t["deferred"],
                     t["held"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
         "metavar": "PATH",
         "help": f"gateway.toml; default: $MAIL_GATEWAY_CONFIG, else {DEFAULT_CONFIG}",
     }
-    top.add_argument("--config", default=Path(os.environ.get("MAIL_GATEWAY_CONFIG", DEFAULT_CONFIG)), **named)
+    top.add_argument("--config", default=Path(os.environ.get("MAIL_GATEWAY_CONFIG") or DEFAULT_CONFIG), **named)
     config = argparse.ArgumentParser(add_help=False)
     config.add_argument("--config", default=argparse.SUPPRESS, **named)  # before the command or behind it
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -39,8 +40,13 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter gets another, not a traceback
+            stream.reconfigure(errors="replace")
     try:
-        return int(options.run(options))
+        exit_code = int(options.run(options))
+        sys.stdout.flush()
+        return exit_code
     except CommandError as error:
         print(f"mail-gateway: {error}", file=sys.stderr)
         return error.exit_code
@@ -54,5 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `mail-gateway queue list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(f"mail-gateway: {error.filename or 'the command'}: {error.strerror or error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130

@@ -6,25 +6,22 @@ import argparse
 import sys
 from typing import Any
 
-from gateway.cli import client, show
-from gateway.text import clean
+from gateway.cli import arguments, client, show
 
 
 def add(commands: Any, config: argparse.ArgumentParser) -> None:
     group = commands.add_parser("outbox", help="outbound mail").add_subparsers(metavar="ACTION", required=True)
     listing = group.add_parser("list", parents=[config], help="what has not left yet")
-    listing.add_argument("--all", action="store_true", help="also what is settled")
-    listing.add_argument("--limit", type=int, metavar="N", help="the newest N")
-    listing.add_argument("--json", action="store_true")
+    arguments.add_listing(listing)
     listing.set_defaults(run=list_)
     showing = group.add_parser("show", parents=[config], help="one message: every recipient and the last reply")
-    showing.add_argument("id")
-    showing.add_argument("--json", action="store_true")
+    showing.add_argument("id", help="as in `outbox list`, or of the 250 reply")
+    arguments.add_json(showing)
     showing.set_defaults(run=show_)
     retrying = group.add_parser("retry", parents=[config], help="try now what waits for its time")
     which = retrying.add_mutually_exclusive_group(required=True)
     which.add_argument("id", nargs="?", help="one message")
-    which.add_argument("--touchpoint", metavar="T", help="all of one touchpoint")
+    which.add_argument("--touchpoint", metavar="T", help="all of one touchpoint (its id or address)")
     which.add_argument("--all", action="store_true", help="everything")
     retrying.set_defaults(run=retry)
 
@@ -63,8 +60,8 @@ def show_(options: argparse.Namespace) -> int:
     if options.json:
         show.as_json(found)
         return 0
-    for key in ("id", "touchpoint", "agent", "message_id", "subject", "accepted_at", "cause"):
-        print(f"{key + ':':<12} {clean(str(found[key] if found[key] is not None else '-'))}")
+    show.facts(found, ("id", "touchpoint", "agent", "message_id", "subject", "accepted_at", "cause"))
+    print()
     show.table(
         ("TO", "STATE", "TRIES", "NEXT", "REPLY"),
         (

@@ -10,7 +10,12 @@ from typing import Final
 from gateway.text import clean
 
 _FIELDS: Final = ("From", "To", "Cc", "Date", "Subject")
-_UNSAFE: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
+_UNSAFE: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def harmless(text: str) -> str:
+    """Return `text`, of several lines, without anything that could drive a terminal."""
+    return _UNSAFE.sub("�", text)
 
 
 def readable(raw: bytes) -> str:
@@ -20,7 +25,7 @@ def readable(raw: bytes) -> str:
     """
     message = message_from_bytes(raw, _class=EmailMessage, policy=policy.SMTP)
     lines = [f"{name}: {clean(_field(message, name), 500)}" for name in _FIELDS if message.get(name) is not None]
-    lines += ["", _UNSAFE.sub("�", _text(message).replace("\r\n", "\n")).rstrip()]
+    lines += ["", harmless(_text(message).replace("\r\n", "\n")).rstrip()]
     try:
         attachments = [part.get_filename() or part.get_content_type() for part in message.iter_attachments()]
     except Exception:  # the standard parser gives up on some trees; what can be read is shown all the same

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,8 +18,25 @@ from gateway.text import clean
 
 
 def as_json(result: Any) -> None:
-    json.dump(result, sys.stdout, ensure_ascii=False, indent=2)
+    is_plain = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")
+    json.dump(result, sys.stdout, ensure_ascii=is_plain, indent=2)
     print()
+
+
+def facts(found: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Print `key: value` lines, aligned, with words for true, false, none and lists."""
+    names = {key: f"{key.replace('_', ' ')}:" for key in keys}
+    width = max(map(len, names.values()))
+    for key, name in names.items():
+        print(f"{name:<{width}} {clean(_word(found[key]))}")
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    return "-" if value is None or value == "" else str(value)
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]], indent: str = "") -> None:

@@ -235,6 +235,8 @@ class _Mailbox:
             self._cause = ""
             self._health.clear(self._id, self._alarmed)
             self._say("watching", connected=True)
+            if self._speaks:
+                self._health.touchpoint(self._id).synced_at = datetime.now(UTC)
 
     # --- connecting --------------------------------------------------------------------------------------------------
 

@@ -10,11 +10,10 @@ import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from gateway.model import from_ms, show_id
 from gateway.rules.conversation import ConversationState
-from gateway.state import raw
 
 
 @dataclass(slots=True)
@@ -89,6 +88,9 @@ def load(db: sqlite3.Connection, ids: Collection[int]) -> dict[int, Conversation
     return found
 
 
+# INTERNALDATE has no fractions: what came in the second of our reply came, as far as it says, before it
+_CAME_AT: Final = "min(arrived_at, internal_at + 999)"
+
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
@@ -124,8 +126,8 @@ def show_conversation(db: sqlite3.Connection, id: int) -> dict[str, Any] | None:
     if (conversation := _conversation_of(db, id)) is None:
         return None
     (shown,) = _shown(db, [conversation])
-    inbound = [
-        {
+    inbound = {
+        (row[11], row[0]): {
             "id": show_id(row[0]),
             "direction": "inbound",
             "at": _time(row[1]),
@@ -141,12 +143,12 @@ def show_conversation(db: sqlite3.Connection, id: int) -> dict[str, Any] | None:
         }
         for row in db.execute(
             "SELECT id, internal_at, sender, sender_name, subject, message_id, class, size, quarantine, discarded,"
-            " trail FROM message WHERE conversation = ?",
+            f" trail, {_CAME_AT} FROM message WHERE conversation = ?",
             (conversation,),
         )
-    ]
-    outbound = [
-        {
+    }
+    outbound = {
+        (row[1], row[0]): {
             "id": show_id(row[0]),
             "direction": "outbound",
             "at": _time(row[1]),
@@ -164,18 +166,25 @@ def show_conversation(db: sqlite3.Connection, id: int) -> dict[str, Any] | None:
             "SELECT id, accepted_at, agent, subject, message_id, kind, size FROM outbox WHERE conversation = ?",
             (conversation,),
         )
-    ]
-    return shown | {"messages": sorted(inbound + outbound, key=lambda one: (one["at"], one["id"]))}
+    }
+    return shown | {"messages": [message for _, message in sorted((inbound | outbound).items())]}
 
 
-def read_messages(db: sqlite3.Connection, id: int) -> list[dict[str, Any]]:
-    """Return `id`, `message_id` and `raw` (bytes; none when they were pruned) of a conversation's inbound messages in
-    order of time, or of the one message that has this id.
+def find_messages(db: sqlite3.Connection, id: int) -> list[dict[str, Any]]:
+    """Return `id`, `direction`, `at`, `message_id` and `size` of a conversation's messages, in and out, in order of
+    time, or of the one message that has this id. Their bytes: `raw.load`, or chunk by chunk.
     """
-    query = "SELECT id, message_id FROM message WHERE"
-    rows = db.execute(f"{query} conversation = ? ORDER BY internal_at, id", (id,)).fetchall()
-    rows = rows or db.execute(f"{query} id = ?", (id,)).fetchall()
-    return [{"id": show_id(row[0]), "message_id": row[1], "raw": raw.load(db, row[0]) or b""} for row in rows]
+    for column in ("conversation", "id"):
+        rows = db.execute(
+            f"SELECT id, 'inbound', internal_at, message_id, size, {_CAME_AT} AS place FROM message"
+            f" WHERE {column} = ?1 UNION ALL SELECT id, 'outbound', accepted_at, message_id, size, accepted_at"
+            f" FROM outbox WHERE {column} = ?1 ORDER BY place, id",
+            (id,),
+        ).fetchall()
+        if rows:
+            break
+    names = ("id", "direction", "at", "message_id", "size")
+    return [dict(zip(names, (show_id(row[0]), row[1], _time(row[2]), *row[3:5]), strict=True)) for row in rows]
 
 
 def count_open(db: sqlite3.Connection) -> Mapping[str, tuple[int, datetime]]:
@@ -219,7 +228,11 @@ def _shown(db: sqlite3.Connection, ids: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def _conversation_of(db: sqlite3.Connection, id: int) -> int | None:
-    for query in ("SELECT id FROM conversation WHERE id = ?", "SELECT conversation FROM message WHERE id = ?"):
+    for query in (
+        "SELECT id FROM conversation WHERE id = ?",
+        "SELECT conversation FROM message WHERE id = ?",
+        "SELECT conversation FROM outbox WHERE id = ?",
+    ):
         if (row := db.execute(query, (id,)).fetchone()) and row[0] is not None:
             return int(row[0])
     return None

@@ -238,8 +238,8 @@ def test_a_message_that_does_not_parse_reaches_its_queue_as_it_is(
     wait_until(lambda: len(in_queue()) >= len(ODD), "each odd one", state=lambda: (len(in_queue()), daemon.log_tail()))
     assert_nobody_else_notices(daemon, site, shared_provider)
     assert len(in_queue()) == len(ODD)
-    raws = [daemon.ask("queue.read", id=conversation["id"])[0] for conversation in in_queue()]
-    assert len(raws) == len(ODD)
+    found = [daemon.ask("queue.read", id=conversation["id"])[0] for conversation in in_queue()]
+    assert len(found) == len(ODD)
 
 
 @pytest.mark.parametrize("who", ["header", "both"])

@@ -92,7 +92,8 @@ def listed(store: Store) -> list[dict[str, Any]]:
 def bytes_of(store: Store, conversation: dict[str, Any]) -> list[bytes]:
     number = read_id(conversation["id"])
     assert number is not None
-    return [one["raw"] for one in store.read(conversations.read_messages, number).result(5)]
+    found = store.read(conversations.find_messages, number).result(5)
+    return [store.read(raw.load, read_id(one["id"])).result(5) or b"" for one in found]
 
 
 def letter(number: int = 1, subject: str = "Hello", more: str = "") -> bytes:

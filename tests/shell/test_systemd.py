@@ -98,9 +98,9 @@ assert not any(os.get_inheritable(one.fileno()) for each in found.values() for o
 
 def find(environment: Mapping[str, str], *launcher: str) -> Any:
     """Return the ports, by name, that a process finds which is started with this environment, by this launcher."""
-    env = {key: value for key, value in os.environ.items() if not key.startswith("LISTEN_")} | environment
+    env = {key: value for key, value in os.environ.items() if not key.startswith("LISTEN_")}
     command = [*launcher, sys.executable, "-c", _FINDER]
-    done = subprocess.run(command, env=env, check=True, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, env={**env, **environment}, check=True, capture_output=True, text=True, timeout=30)
     return json.loads(done.stdout)
 
 

@@ -349,12 +349,46 @@ def test_messages_are_read_by_conversation_or_one_by_one(desk: Desk) -> None:
     first, second = desk.arrive(b"one"), desk.arrive(b"two", minute=1)
     conversation = desk.route(desk.routed(first, "<a@c>")).conversation
     desk.route(desk.routed(second, "<b@c>", "<a@c>"))
-    read: Callable[[int], Any] = lambda id: desk.store.read(conversations.read_messages, id).result(5)  # noqa: E731
-    assert [one["raw"] for one in read(conversation)] == [b"one", b"two"]
-    assert read(second) == [{"id": show_id(second), "message_id": "<b@c>", "raw": b"two"}]
-    assert read(12345) == []
+    answer = desk.store.ids.next()
+    submission = Submission(
+        answer, T, "ana", Envelope("s@example.com", ("c@x.example",)), "<r@us>", "Re: x", AT.replace(minute=30),
+        b"answer", references=("<b@c>",),
+    )  # fmt: skip
+    accepting = outbox.Accepting(submission, ((raw.chunk_key(answer, 0), b"answer"),))
+    desk.store.submit(outbox.accept, accepting).result(5)
+    find: Callable[[int], Any] = lambda id: desk.store.read(conversations.find_messages, id).result(5)  # noqa: E731
+    assert [(one["id"], one["direction"]) for one in find(conversation)] == [
+        (show_id(first), "inbound"),
+        (show_id(second), "inbound"),
+        (show_id(answer), "outbound"),
+    ]
+    at = "2026-11-23T10:01:00.000Z"
+    assert find(second) == [{"id": show_id(second), "direction": "inbound", "at": at, "message_id": "<b@c>", "size": 3}]
+    assert [(one["direction"], one["message_id"], one["size"]) for one in find(answer)] == [("outbound", "<r@us>", 6)]
+    assert find(12345) == []
+    assert desk.show(answer)["id"] == show_id(conversation)
     assert desk.show(second)["id"] == show_id(conversation)
     assert desk.store.read(conversations.show_conversation, 12345).result(5) is None
+
+
+def test_messages_stand_in_the_order_in_which_they_came_although_providers_know_no_fractions(desk: Desk) -> None:
+    first, second, third = desk.arrive(), desk.arrive(), desk.arrive()
+    conversation = desk.route(desk.routed(first, "<a@c>")).conversation
+    reply = desk.store.ids.next()
+    submission = Submission(
+        reply, T, "ana", Envelope("s@example.com", ("c@x.example",)), "<r@us>", "Re: x",
+        AT.replace(second=5, microsecond=216_000), b"answer", references=("<a@c>",),
+    )  # fmt: skip
+    desk.store.submit(outbox.accept, outbox.Accepting(submission, ((raw.chunk_key(reply, 0), b"answer"),))).result(5)
+    for id, name in ((second, "<b@c>"), (third, "<c@c>")):
+        desk.route(desk.routed(id, name, "<a@c>"))
+    second_5 = to_ms(AT.replace(second=5))  # all the provider says of any moment in it
+    for id, came_at in ((first, second_5 + 100), (second, second_5 + 300), (third, second_5 + 86_400_000)):
+        change(desk.store, "UPDATE message SET internal_at = ?, arrived_at = ? WHERE id = ?", second_5, came_at, id)
+    expected = [show_id(id) for id in (first, reply, second, third)]
+    assert [one["id"] for one in desk.show(conversation)["messages"]] == expected
+    found = desk.store.read(conversations.find_messages, conversation).result(5)
+    assert [one["id"] for one in found] == expected
 
 
 # --- after a crash ---------------------------------------------------------------------------------------------------
@@ -420,7 +454,7 @@ def test_a_notice_is_a_conversation_of_the_agent_and_reopens_what_it_is_about(de
         desk.store.submit(queues.put_notice, made).result(5)
     (listed,) = desk.list("agent:ana@example.com")
     assert (listed["subject"], listed["state"], listed["tags"]) == ("Not delivered", "open", ["notice"])
-    assert desk.store.read(conversations.read_messages, made.conversation).result(5)[0]["raw"] == b"notice"
+    assert desk.store.read(raw.load, made.id).result(5) == b"notice"
     assert desk.show(about)["state"] == "open"
 
 

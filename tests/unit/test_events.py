@@ -82,7 +82,12 @@ def test_a_bug_carries_the_traceback_of_its_own_error(logged: list[Any]) -> None
 
 def test_every_event_is_counted_by_its_name_from_any_thread(logged: list[Any]) -> None:
     name = "counted-here-only"
-    threads = [threading.Thread(target=lambda: [events.warn(name, number=n) for n in range(50)]) for _ in range(4)]
+
+    def warn_often() -> None:
+        for number in range(50):
+            events.warn(name, number=number)
+
+    threads = [threading.Thread(target=warn_often) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
