@@ -65,13 +65,16 @@ class Intake:
         to bring again, what it has taken will be placed by us. Cancelling before all bytes are handed over leaves
         nothing behind that counts; later it has to wait, for a stored message without a place would be seen by nobody.
         """
-        staged = [(arrival, await raw.stage(self._store, arrival.id, arrival.raw)) for arrival in arrivals]
+        staged = await self._stage(arrivals)
         with trio.CancelScope(shield=True):
             tickets = [
                 self._store.submit(mailboxes.arrive, NewArrival(arrival, arrival.fingerprint, chunks))
                 for arrival, chunks in staged
             ]
             taken, failure = await _settled(tickets)
+            for (_, chunks), result in zip(staged, taken, strict=True):
+                if result is None or result.id is None:
+                    raw.abandon(self._store, chunks)
             fresh = [
                 arrival for arrival, result in zip(arrivals, taken, strict=True) if result is not None and result.id
             ]
@@ -83,6 +86,17 @@ class Intake:
         if failure is not None:
             raise failure
         return [placed.get(arrival.id) for arrival in arrivals]
+
+    async def _stage(self, arrivals: Sequence[Arrival]) -> list[tuple[Arrival, tuple[raw.Chunk, ...]]]:
+        staged: list[tuple[Arrival, tuple[raw.Chunk, ...]]] = []
+        try:
+            for arrival in arrivals:
+                staged.append((arrival, await raw.stage(self._store, arrival.id, arrival.raw)))
+        except BaseException:
+            for _, chunks in staged:
+                raw.abandon(self._store, chunks)
+            raise
+        return staged
 
     async def resume(self) -> int:
         """Route what arrived and was not routed when the last run ended; return how many. Call it before `accept`."""

@@ -113,7 +113,11 @@ class Acceptance:
             references=_references(facts),
         )
         chunks = await raw.stage(self._store, number, finished)
-        await self._store.submit(outbox.accept, outbox.Accepting(submission, chunks))
+        try:
+            await self._store.submit(outbox.accept, outbox.Accepting(submission, chunks))
+        except Exception:  # not a cancellation: then it may still be written
+            raw.abandon(self._store, chunks)
+            raise
         self._on_accepted(touchpoint.id)
         events.accepted(show_id(number), touchpoint.id, agent.login, len(finished), len(recipients), message_id)
         return f"250 2.0.0 queued as {show_id(number)}"

@@ -1,15 +1,18 @@
 """Bytes of messages as chunk rows of at most 256 KiB.
 
 A large message is committed chunk by chunk, ahead of the row that makes it exist, so that no transaction (and no
-waiting caller) ever carries 35 MB. Chunks whose owner never came are orphans; the store sweeps them at start.
+waiting caller) ever carries 35 MB. Chunks whose owner never came are orphans: they are given back when the owner
+fails, for a full disk must not be kept full by what it refused; the store sweeps the rest at start.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from gateway.errors import Unavailable
 from gateway.state.rows import insert_many
 
 if TYPE_CHECKING:
@@ -17,6 +20,12 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES: Final = 256 * 1024
 _SHIFT: Final = 16  # 65,536 chunks of 256 KiB: 16 GiB for one message
+
+_ORPHANS: Final = (
+    "SELECT owner FROM staged WHERE NOT EXISTS (SELECT 1 FROM message WHERE id = owner)"
+    " AND NOT EXISTS (SELECT 1 FROM outbox WHERE id = owner)"
+)
+_IS_ORPHAN: Final = f"{_ORPHANS} AND owner = ?"
 
 Chunk = tuple[int, bytes]
 
@@ -28,13 +37,38 @@ def chunk_key(owner: int, number: int) -> int:
 async def stage(store: Store, owner: int, raw: bytes) -> tuple[Chunk, ...]:
     """Commit all but the last chunk of `raw`; return the last one, to be inserted with the row that owns it.
 
-    Durable on return: everything but what is returned. A message of one chunk costs nothing here.
+    Durable on return: everything but what is returned. A message of one chunk costs nothing here. When the owner's
+    row cannot be written after all, `abandon` what is returned; a failure or cancellation in here does that itself.
     """
     last = max(0, (len(raw) - 1) // CHUNK_BYTES)
-    for number in range(last):
-        part = raw[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
-        await store.submit(_insert_ahead, (chunk_key(owner, number), part))
-    return ((chunk_key(owner, last), raw[last * CHUNK_BYTES :]),)
+    rest = ((chunk_key(owner, last), raw[last * CHUNK_BYTES :]),)
+    try:
+        for number in range(last):
+            part = raw[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
+            await store.submit(_insert_ahead, (chunk_key(owner, number), part))
+    except BaseException:
+        abandon(store, rest)
+        raise
+    return rest
+
+
+def abandon(store: Store, staged: tuple[Chunk, ...]) -> None:
+    """Give back what `stage` wrote ahead of these chunks, unless their owner exists. Does not wait.
+
+    Never while the owner's row may still be written: units that wait together commit in any order.
+    """
+    ((key, _),) = staged
+    if key != chunk_key(key >> _SHIFT, 0):
+        with suppress(Unavailable):  # closed: the next start sweeps
+            store.submit(_give_back, key >> _SHIFT)
+
+
+def _give_back(db: sqlite3.Connection, owners: Sequence[int]) -> Sequence[None]:
+    for owner in owners:
+        if db.execute(_IS_ORPHAN, (owner,)).fetchone():
+            _delete(db, owner)
+            db.execute("DELETE FROM staged WHERE owner = ?", (owner,))
+    return [None] * len(owners)
 
 
 def insert(db: sqlite3.Connection, chunks: Sequence[Chunk]) -> Sequence[None]:
@@ -59,11 +93,12 @@ def load(db: sqlite3.Connection, owner: int) -> bytes | None:
 
 def sweep_orphans(db: sqlite3.Connection) -> int:
     """Delete staged chunks whose message or outbox row never came; return how many owners. Run before any caller."""
-    owners = db.execute(
-        "SELECT owner FROM staged WHERE NOT EXISTS (SELECT 1 FROM message WHERE id = owner)"
-        " AND NOT EXISTS (SELECT 1 FROM outbox WHERE id = owner)"
-    ).fetchall()
+    owners = db.execute(_ORPHANS).fetchall()
     for (owner,) in owners:
-        db.execute("DELETE FROM chunk WHERE id >= ? AND id < ?", (chunk_key(owner, 0), chunk_key(owner + 1, 0)))
+        _delete(db, owner)
     db.execute("DELETE FROM staged")
     return len(owners)
+
+
+def _delete(db: sqlite3.Connection, owner: int) -> None:
+    db.execute("DELETE FROM chunk WHERE id >= ? AND id < ?", (chunk_key(owner, 0), chunk_key(owner + 1, 0)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -397,3 +398,19 @@ async def test_who_shows_queues_is_woken(store: Store, config: Config, provider:
     woken: list[Sequence[str]] = []
     await Intake(store, lambda: config, wake=woken.append).accept(provider.bring(letter()))
     assert woken == [("second", "support")]
+
+
+async def test_what_the_store_refuses_or_knows_leaves_no_bytes_behind(
+    store: Store, intake: Intake, provider: Provider
+) -> None:
+    large = letter(1) + bytes(raw.CHUNK_BYTES)
+    (arrival,) = provider.bring(large)
+    await intake.accept([arrival])
+    again = replace(arrival, id=store.ids.next())  # fetched twice: its location is known
+    assert await intake.accept([again]) == [None]
+    poisoned = replace(provider.bring(large)[0], fingerprint=1 << 70)
+    with pytest.raises(OverflowError):
+        await intake.accept([poisoned])
+    store.submit(queues.begin_routing, 0).result(5)  # behind whatever was handed in before
+    owners = store.read(lambda db: {key >> 16 for (key,) in db.execute("SELECT id FROM chunk")}).result(5)
+    assert owners == {arrival.id}

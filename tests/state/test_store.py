@@ -7,6 +7,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,11 @@ def refuse(db: sqlite3.Connection, items: Sequence[int]) -> Sequence[int]:
         if item % 2:
             raise ValueError(f"{item} is odd")
     return list(items)
+
+
+@each
+def own(db: sqlite3.Connection, id: int) -> None:
+    db.execute("INSERT INTO outbox VALUES (?, 't', 'a', 'reply', '', 0, 0, '<m>', '', 1, 0, NULL)", (id,))
 
 
 def keys(db: sqlite3.Connection) -> list[int]:
@@ -174,8 +180,9 @@ def test_a_closed_store_says_so(tmp_path: Path) -> None:
 def test_a_full_disk_refuses_with_cause_and_remedy_and_mends_itself(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "gateway.db", tuning=Tuning(max_pages=40))
     tickets = [store.submit(put, (number, os.urandom(9000))) for number in range(1, 200)]
+    refused = next(ticket for ticket in tickets if not _succeeded(ticket))  # a small batch after it may still fit
     with pytest.raises(Unavailable, match=r"the disk is full; free some space"):
-        tickets[-1].result(10)
+        refused.result(10)
     held = store.read(keys).result(10)
     assert held == [number for number, ticket in enumerate(tickets, start=1) if _succeeded(ticket)] != []
     store.submit(each(lambda db, _: db.execute("PRAGMA max_page_count = 4000").fetchone()), None).result(10)
@@ -247,6 +254,34 @@ def test_staging_keeps_every_size(store: Store, size: int) -> None:
     for chunk in trio.run(stage):
         store.submit(put, chunk).result(10)
     assert store.read(raw.load, 5).result(10) == data
+
+
+def test_a_message_that_did_not_fit_gives_its_room_back(tmp_path: Path) -> None:
+    async def stage(owner: int, size: int) -> tuple[raw.Chunk, ...]:
+        return await raw.stage(opened, owner, bytes(size))
+
+    with closing(Store.open(tmp_path / "gateway.db", tuning=Tuning(max_pages=300))) as opened:  # 2.4 MB
+        for owner in (5, 6, 7):
+            with pytest.raises(Unavailable, match="the disk is full"):
+                trio.run(stage, owner, 20 * raw.CHUNK_BYTES)
+        raw.abandon(opened, trio.run(stage, 8, 5 * raw.CHUNK_BYTES))  # its owner's row could not be written
+        (rest,) = trio.run(stage, 9, 6 * raw.CHUNK_BYTES)
+        opened.submit(put, rest).result(10)
+        assert [key >> 16 for key in opened.read(keys).result(10)] == [9] * 6
+
+
+def test_what_has_an_owner_is_never_given_back(store: Store) -> None:
+    data = os.urandom(2 * raw.CHUNK_BYTES)
+
+    async def stage() -> tuple[raw.Chunk, ...]:
+        return await raw.stage(store, 6, data)
+
+    chunks = trio.run(stage)
+    store.submit(put, *chunks).result(10)
+    store.submit(own, 6).result(10)
+    raw.abandon(store, chunks)
+    store.submit(own, 7).result(10)  # behind it
+    assert store.read(raw.load, 6).result(10) == data
 
 
 def test_orphans_of_an_interrupted_message_are_swept_at_the_next_start(tmp_path: Path) -> None:
