@@ -143,10 +143,19 @@ class Intake:
         if not messages:
             return {}
         config = self._current()
-        chain = await self._chain(config)
+        chain: Chain | None = None
+        if unread is None:
+            try:
+                chain = await self._chain(config)
+            except Exception as error:  # they are stored, and nobody else would ever place them
+                events.bug("rules-failed", error)
+                unread = f"the rules cannot be used: {type(error).__name__}"
         decided: list[tuple[Routed, Ticket[RoutedResult]]] = []
         for message in messages:
-            routed = self._unread(message, config, unread) if unread else self._judge(message, config, chain)
+            if chain is None:
+                routed = self._unread(message, config, unread or "")
+            else:
+                routed = self._judge(message, config, chain)
             decided.append((routed, self._store.submit(queues.route, routed)))
             await trio.lowlevel.checkpoint()  # the judging is ours to bound, the number of messages is not
         placed: dict[int, RoutedResult] = {}

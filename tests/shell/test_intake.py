@@ -414,3 +414,17 @@ async def test_what_the_store_refuses_or_knows_leaves_no_bytes_behind(
     store.submit(queues.begin_routing, 0).result(5)  # behind whatever was handed in before
     owners = store.read(lambda db: {key >> 16 for (key,) in db.execute("SELECT id FROM chunk")}).result(5)
     assert owners == {arrival.id}
+
+
+async def test_rules_that_cannot_be_used_leave_nothing_without_a_place(
+    store: Store, intake: Intake, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(config: Config) -> Chain:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(intake_module, "compile_chain", fail)
+    (placed,) = await intake.accept(provider.bring(letter()))
+    assert placed is not None
+    assert placed.queues == ("second", "support")
+    (conversation,) = listed(store)
+    assert (conversation["subject"], conversation["tags"]) == (UNREAD_SUBJECT, [UNREAD_TAG])
