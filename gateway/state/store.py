@@ -35,7 +35,9 @@ Operation = Callable[[sqlite3.Connection, Sequence[A]], Sequence[R]]
 _READERS: Final = 2
 _TROUBLE_LASTS_SECONDS: Final = 300.0
 _CHECKPOINT_IDLE_SECONDS: Final = 0.25
-_SQLITE_FULL, _SQLITE_IOERR = 13, 10
+_SQLITE_FULL, _SQLITE_BUSY = 13, 5
+# What the world does, not a unit: IOERR, FULL, CANTOPEN, BUSY, NOMEM, CORRUPT, NOTADB
+_WORLD: Final = frozenset((10, _SQLITE_FULL, 14, _SQLITE_BUSY, 7, 11, 26))
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,7 +375,7 @@ def _primary_code(error: sqlite3.Error) -> int:
 
 
 def _is_about_the_disk(error: sqlite3.Error) -> bool:
-    return _primary_code(error) in (_SQLITE_FULL, _SQLITE_IOERR)
+    return _primary_code(error) in _WORLD
 
 
 def _is_fsync_failure(error: sqlite3.Error) -> bool:
@@ -383,4 +385,6 @@ def _is_fsync_failure(error: sqlite3.Error) -> bool:
 def _unavailable(path: Path, error: sqlite3.Error) -> Unavailable:
     if _primary_code(error) == _SQLITE_FULL:
         return Unavailable(f"{path}: the disk is full; free some space, nothing accepted is lost")
+    if _primary_code(error) == _SQLITE_BUSY:
+        return Unavailable(f"{path}: another program holds the file; end it, only the gateway may have it open")
     return Unavailable(f"{path}: {error}; look at the disk and the file's permissions")

@@ -270,6 +270,19 @@ def test_a_message_that_did_not_fit_gives_its_room_back(tmp_path: Path) -> None:
         assert [key >> 16 for key in opened.read(keys).result(10)] == [9] * 6
 
 
+def test_another_program_that_holds_the_file_is_weather(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **keys: connect(*args, **{**keys, "timeout": 0.1}))
+    with closing(Store.open(tmp_path / "gateway.db")) as opened, closing(connect(tmp_path / "gateway.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        tickets = [opened.submit(put, (number, b"x")) for number in range(3)]
+        for ticket in tickets:
+            with pytest.raises(Unavailable, match="another program holds the file"):
+                ticket.result(5)
+        other.execute("ROLLBACK")
+        opened.submit(put, (4, b"x")).result(10)
+
+
 def test_what_has_an_owner_is_never_given_back(store: Store) -> None:
     data = os.urandom(2 * raw.CHUNK_BYTES)
 
