@@ -7,7 +7,7 @@ here. Times are aware UTC `datetime`s ending in `_at`; in the store they are int
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -221,6 +221,3 @@ class Outcome:
     phase: Phase
     reply: Reply | None = None
     detail: str = ""
-
-
-Outcomes = Mapping[str, Outcome]  # by recipient address

@@ -6,7 +6,6 @@ made up anew each time, because everybody on this machine can reach a loopback p
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import smtplib
@@ -214,10 +213,6 @@ class Site:
             text=True,
             timeout=30,
         )
-
-    def run_json(self, *words: str) -> Any:
-        done = self.run(*words, "--json")
-        return json.loads(done.stdout)
 
     # --- an agent's mail client --------------------------------------------------------------------------------------
 

@@ -13,13 +13,10 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from gateway.model import (
-    Arrival,
-    Location,
     MessageClass,
     Priority,
     Step,
     Verdict,
-    from_ms,
     personal_queue,
     show_id,
 )
@@ -253,27 +250,6 @@ def load_unrouted(db: sqlite3.Connection, ids: Sequence[int]) -> list[Unrouted]:
         (as_json(ids),),
     )
     return [Unrouted(id, touchpoint, size, head or b"") for id, touchpoint, size, head in rows]
-
-
-def load_arrival(db: sqlite3.Connection, id: int) -> Arrival | None:
-    """Return a message as it came in, for `explain` and for whatever reads whole messages; None when it is unknown or
-    its bytes were pruned."""
-    row = db.execute(
-        "SELECT touchpoint, internal_at, arrived_at, fingerprint FROM message WHERE id = ?", (id,)
-    ).fetchone()
-    content = raw.load(db, id)
-    if row is None or content is None:
-        return None
-    where = db.execute("SELECT folder, uidvalidity, uid FROM location WHERE message = ? LIMIT 1", (id,)).fetchone()
-    return Arrival(
-        id,
-        row[0],
-        Location(*where) if where else Location("", 0, 0),
-        from_ms(row[1]),
-        from_ms(row[2]),
-        content,
-        fingerprint=row[3],
-    )
 
 
 # --- notices ---------------------------------------------------------------------------------------------------------
