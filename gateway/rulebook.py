@@ -48,25 +48,26 @@ class Rulebook:
 
     def reload(self) -> Changes:
         """Load both files anew and swap. Raises ConfigError, with nothing changed. Blocking: call it in a thread."""
+        self._seen = self._stamp()  # before: an edit while we read is one that we have not seen
         try:
             new = config.load(self._path)
         except ConfigError as error:
             self.error = str(error)
-            self._seen = self._stamp()
             raise
         changes = config.diff(self.config, new)
         _keep(new, self.config.gateway.state_dir / _COPY)
         self.config, self.error, self.loaded_at = new, None, datetime.now(UTC)
-        self._seen = self._stamp()
+        self._seen = self._stamp() | self._seen
         return changes
 
     @property
     def changed_on_disk(self) -> bool:
-        """Whether gateway.toml or rules.toml was edited since we last looked."""
-        return self._stamp() != self._seen
+        """Whether gateway.toml, rules.toml or a file that it names was edited since we last looked."""
+        return any(self._seen.get(path, stamp) != stamp for path, stamp in self._stamp().items())
 
-    def _stamp(self) -> tuple[tuple[int, int] | None, ...]:
-        return tuple(_stamp_of(path) for path in (self._path, self.config.gateway.rules))
+    def _stamp(self) -> dict[Path, tuple[int, int] | None]:
+        paths = (self._path, self.config.gateway.rules, *self.config.files)
+        return {path: _stamp_of(path) for path in paths}
 
 
 def _keep(current: Config, copy: Path) -> None:
