@@ -415,18 +415,6 @@ def test_what_routing_needs_is_the_first_chunk(desk: Desk) -> None:
     assert desk.store.read(queues.load_unrouted, [id]).result(5)[0].head == b""
 
 
-def test_an_arrival_can_be_read_back(desk: Desk) -> None:
-    id = desk.arrive(b"bytes", minute=3)
-    arrival = desk.store.read(queues.load_arrival, id).result(5)
-    assert arrival is not None
-    assert (arrival.raw, arrival.location, arrival.internal_at) == (
-        b"bytes",
-        Location("INBOX", 1, 1),
-        AT.replace(minute=3),
-    )
-    assert desk.store.read(queues.load_arrival, 99).result(5) is None
-
-
 # --- notices ---------------------------------------------------------------------------------------------------------
 
 
