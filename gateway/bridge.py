@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,11 @@ from gateway import events
 from gateway.errors import GatewayError, Unavailable
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+# For what only waits: name resolution and secrets. A resolver that nobody answers keeps a thread for half a minute, and
+# with the four that uvloop and we would have had, four dead host names kept every other touchpoint from dialling.
+WAITERS = 64
+os.environ.setdefault("UV_THREADPOOL_SIZE", str(WAITERS))  # libuv reads it when it first resolves a name
 
 new_event_loop: LoopFactory
 try:
@@ -255,7 +261,7 @@ class Bridge:
     def _live(self) -> None:
         """The asyncio thread, from first to last."""
         loop = self.loop
-        threads = ThreadPoolExecutor(4, "asyncio-wait")  # name resolution on plain asyncio, secrets: what only waits
+        threads = ThreadPoolExecutor(WAITERS, "asyncio-wait")
         asyncio.set_event_loop(loop)
         loop.set_default_executor(threads)
         loop.set_exception_handler(self._on_stray)
