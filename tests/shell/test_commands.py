@@ -1,0 +1,582 @@
+"""What commands answer, on a real store: the promised shapes, and one clear line for what cannot be done."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from gateway.commands import Desk, handlers, offline_desk
+from gateway.config import Changes
+from gateway.errors import CommandError, ConfigError, Unavailable
+from gateway.health import Health
+from gateway.model import UNROUTED, Arrival, Location, MessageClass, Step, Verdict, show_id, to_ms
+from gateway.outbound.passwords import hash_password
+from gateway.rules.conversation import Ties, thread_key
+from gateway.state import agents, lanes, mailboxes, outbox, queues, raw
+from gateway.state.agents import LoginNote
+from gateway.state.lanes import Change
+from gateway.state.lifecycle import LaneEvent
+from gateway.state.outbox import Want
+from gateway.state.queues import Notice, Routed
+from tests.support import outgoing
+from tests.support.ports import free_port
+from tests.unit.config.writing import write
+
+AT = datetime(2026, 11, 23, 10, tzinfo=UTC)
+RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+RULES = """
+[[touchpoint]]
+id = "support"
+address = "support@example.com"
+name = "Example Support"
+active = true
+imap = "imaps://imap.example.com"
+smtp = "smtps://smtp.example.com"
+linked_queues = ["support"]
+preview_roles = ["supervisor"]
+
+[[touchpoint]]
+id = "billing"
+address = "billing@example.com"
+name = "Example Billing"
+imap = "imaps://imap.example.com"
+smtp = "smtps://smtp.example.com"
+linked_queues = ["billing"]
+
+[[touchpoint]]
+id = "news"
+address = "news@example.com"
+name = "Example News"
+active = true
+direction = "outbound"
+smtp = "smtps://smtp.example.com"
+
+[[touchpoint]]
+id = "reports"
+address = "reports@example.com"
+name = "Example Reports"
+active = true
+direction = "inbound"
+imap = "imaps://imap.example.com"
+linked_queues = ["support"]
+
+[[agent]]
+login = "Ana@example.com"
+name = "Ana Lima"
+ring_groups = ["support"]
+
+[[agent]]
+login = "boss@example.com"
+name = "Bea Santos"
+role = "admin"
+ring_groups = ["support", "billing"]
+password_hash = "{hash}"
+
+[[agent]]
+login = "sofia@example.com"
+name = "Sofia Reis"
+role = "supervisor"
+active = false
+ring_groups = []
+email = "sofia@home.example"
+touchpoints = ["news@example.com"]
+"""
+
+CONVERSATION_KEYS = [
+    *("id", "touchpoint", "queues", "state", "owner", "subject", "from", "from_name"),
+    *("priority", "tags", "message_ids", "first_at", "last_at"),
+]
+STATUS_KEYS = [
+    *("id", "address", "name", "active", "connected", "state", "cause", "since", "consent_at", "direction"),
+    *("last_message_at", "last_server_byte_at", "lag_seconds", "unfetched", "queued", "deferred", "held", "uncertain"),
+]
+OUTBOX_KEYS = ["id", "touchpoint", "agent", "message_id", "subject", "accepted_at", "cause", "recipients"]
+RECIPIENT_KEYS = ["address", "state", "attempts", "next_attempt_at", "reply"]
+
+
+@pytest.fixture(scope="module")
+def password_hash() -> str:
+    return hash_password("a long password")
+
+
+@pytest.fixture
+def gateway_toml(tmp_path: Path, password_hash: str) -> Path:
+    gateway = (
+        f'state_dir = "{tmp_path / "state"}"\n[submission]\nlisten = ["smtp+insecure://127.0.0.1:{free_port()}"]\n'
+    )
+    return write(tmp_path, RULES.replace("{hash}", password_hash), gateway)
+
+
+@pytest.fixture
+def desk(gateway_toml: Path) -> Iterator[Desk]:
+    with offline_desk(gateway_toml) as desk:
+        yield desk
+
+
+class Rings(list[str]):
+    """Whom a command woke."""
+
+
+def ask(desk: Desk, command: str, **args: Any) -> Any:
+    return trio.run(handlers(desk)[command], args)
+
+
+def refusal(desk: Desk, command: str, **args: Any) -> CommandError:
+    with pytest.raises(CommandError) as caught:
+        ask(desk, command, **args)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def arrive(
+    desk: Desk, name: str, *parents: str, touchpoint: str = "support", into: str = "support", body: bytes = b"body"
+) -> tuple[int, int]:
+    """Play the intake; return the ids of message and conversation."""
+    store = desk.store
+    id = store.ids.next()
+    arrival = Arrival(id, touchpoint, Location("INBOX", 1, id), AT, datetime.now(UTC), body, id - 1)
+    store.submit(mailboxes.arrive, mailboxes.NewArrival(arrival, id, ((raw.chunk_key(id, 0), body),))).result(10)
+    routed = Routed(
+        id,
+        touchpoint,
+        Verdict(MessageClass.HUMAN, (into,), tags=("new",), trail=(Step("class", "no sign of a machine", "human"),)),
+        Ties((thread_key(touchpoint, name),), tuple(thread_key(touchpoint, parent) for parent in parents)),
+        name,
+        "Help",
+        "carla@customer.example",
+        "Carla",
+        True,
+        store.ids.next(),
+        to_ms(AT),
+    )
+    return id, store.submit(queues.route, routed).result(10).conversation
+
+
+def is_time(value: object) -> bool:
+    return isinstance(value, str) and RFC3339.fullmatch(value) is not None
+
+
+# --- queue -----------------------------------------------------------------------------------------------------------
+
+
+def test_queue_list_has_the_promised_shape(desk: Desk) -> None:
+    _, conversation = arrive(desk, "<a@c>")
+    (listed,) = ask(desk, "queue.list")
+    assert list(listed) == CONVERSATION_KEYS
+    assert is_time(listed["first_at"])
+    assert is_time(listed["last_at"])
+    assert listed | {"first_at": "", "last_at": ""} == {
+        "id": show_id(conversation),
+        "touchpoint": "support",
+        "queues": ["support"],
+        "state": "open",
+        "owner": None,
+        "subject": "Help",
+        "from": "carla@customer.example",
+        "from_name": "Carla",
+        "priority": "normal",
+        "tags": ["new"],
+        "message_ids": ["<a@c>"],
+        "first_at": "",
+        "last_at": "",
+    }
+
+
+def test_queue_list_shows_one_queue_the_newest_or_what_is_settled_too(desk: Desk) -> None:
+    for number in range(3):
+        arrive(desk, f"<{number}@c>")
+    arrive(desk, "<b@c>", into="billing")
+    assert len(ask(desk, "queue.list")) == 4
+    assert len(ask(desk, "queue.list", queue="support")) == 3
+    assert len(ask(desk, "queue.list", queue="support", limit=2)) == 2
+    assert [one["queues"] for one in ask(desk, "queue.list", queue="billing", all=True)] == [["billing"]]
+    assert ask(desk, "queue.list", queue=UNROUTED) == []
+
+
+def test_a_personal_queue_is_found_however_the_login_is_written(desk: Desk) -> None:
+    notice_id = desk.store.ids.next()
+    notice = Notice(
+        notice_id, desk.store.ids.next(), "support", "Ana@example.com", "Not delivered",
+        ((raw.chunk_key(notice_id, 0), b"notice"),), 6, to_ms(AT),
+    )  # fmt: skip
+    desk.store.submit(queues.put_notice, notice).result(10)
+    for name in ("agent:ana@example.com", "agent:Ana@Example.COM"):
+        assert [one["subject"] for one in ask(desk, "queue.list", queue=name)] == ["Not delivered"]
+
+
+@pytest.mark.parametrize(
+    ("queue", "hint"),
+    [
+        pytest.param("suport", 'did you mean "support"?', id="misspelt"),
+        pytest.param("zzz", "there are: billing, support, unrouted", id="unheard-of"),
+    ],
+)
+def test_an_unknown_queue_is_a_wrong_argument(desk: Desk, queue: str, hint: str) -> None:
+    error = refusal(desk, "queue.list", queue=queue)
+    assert str(error) == f'unknown queue "{queue}"; {hint}'
+    assert error.exit_code == 2
+
+
+def test_a_queue_that_the_file_has_no_more_can_be_looked_at_while_mail_lies_in_it(desk: Desk) -> None:
+    arrive(desk, "<a@c>", into="formerly")
+    assert len(ask(desk, "queue.list", queue="formerly")) == 1
+
+
+def test_queue_show_finds_a_conversation_by_its_own_id_and_by_those_of_its_messages(desk: Desk) -> None:
+    id, conversation = arrive(desk, "<a@c>")
+    answer = outgoing.accept(desk.store, references=("<a@c>",))
+    shown = ask(desk, "queue.show", id=show_id(conversation))
+    assert list(shown)[: len(CONVERSATION_KEYS)] == CONVERSATION_KEYS
+    assert [(one["id"], one["direction"]) for one in shown["messages"]] == [
+        (show_id(id), "inbound"),
+        (show_id(answer), "outbound"),
+    ]
+    assert shown["messages"][0]["trail"] == [{"step": "class", "detail": "no sign of a machine", "verdict": "human"}]
+    assert ask(desk, "queue.show", id=show_id(id)) == shown
+    assert ask(desk, "queue.show", id=show_id(answer)) == shown
+
+
+def test_queue_read_lists_the_messages_and_their_bytes_come_in_pieces(desk: Desk) -> None:
+    id, conversation = arrive(desk, "<a@c>", body=b"Subject: x\r\n\r\nthe question\r\n")
+    body = bytes(range(256)) * 3000  # more than two chunks
+    answer = outgoing.accept(desk.store, references=("<a@c>",), body=body)
+    messages = ask(desk, "queue.read", id=show_id(conversation))
+    assert [list(one) for one in messages] == [["id", "direction", "at", "message_id", "size"]] * 2
+    assert [one["direction"] for one in messages] == ["inbound", "outbound"]
+    assert b"".join(pieces(desk, show_id(id))) == b"Subject: x\r\n\r\nthe question\r\n"
+    assert b"".join(pieces(desk, show_id(answer))).endswith(body)
+    assert len(pieces(desk, show_id(answer))) == 3
+    assert ask(desk, "queue.read", id=show_id(answer)) == messages[1:]
+
+
+def pieces(desk: Desk, id: str) -> list[bytes]:
+    found: list[bytes] = []
+    while (piece := ask(desk, "message.chunk", id=id, number=len(found))) is not None:
+        found.append(base64.b64decode(piece))
+    return found
+
+
+@pytest.mark.parametrize("command", ["queue.show", "queue.read", "outbox.show"])
+def test_an_unknown_id_is_one_line_that_says_where_ids_are_shown(desk: Desk, command: str) -> None:
+    error = refusal(desk, command, id="1r7hq2x0")
+    assert "1r7hq2x0" in str(error)
+    assert f"`mail-gateway {command.partition('.')[0]} list --all` shows them" in str(error)
+    assert error.exit_code == 1
+
+
+@pytest.mark.parametrize("command", ["queue.show", "queue.read", "outbox.show", "outbox.retry"])
+def test_what_is_no_id_is_a_wrong_argument(desk: Desk, command: str) -> None:
+    error = refusal(desk, command, id="my letter")
+    assert str(error).startswith("'my letter' is not an id; ")
+    assert error.exit_code == 2
+
+
+# --- outbox ----------------------------------------------------------------------------------------------------------
+
+
+def test_outbox_list_has_the_promised_shape(desk: Desk) -> None:
+    id = outgoing.accept(desk.store, "b@clients.example", "c@clients.example")
+    (listed,) = ask(desk, "outbox.list")
+    assert list(listed) == OUTBOX_KEYS
+    assert [list(each) for each in listed["recipients"]] == [RECIPIENT_KEYS] * 2
+    assert (listed["id"], listed["touchpoint"], listed["cause"]) == (show_id(id), "support", None)
+    assert is_time(listed["accepted_at"])
+    assert listed["recipients"][0] == {
+        "address": "b@clients.example",
+        "state": "queued",
+        "attempts": 0,
+        "next_attempt_at": listed["accepted_at"],
+        "reply": None,
+    }
+    assert ask(desk, "outbox.show", id=show_id(id)) == listed
+
+
+@pytest.mark.parametrize(
+    ("touchpoint", "cause"),
+    [
+        pytest.param("billing", "the touchpoint is not active", id="inactive"),
+        pytest.param("reports", "the touchpoint is inbound only", id="inbound"),
+        pytest.param("formerly", "the touchpoint is not in rules.toml any more", id="gone"),
+    ],
+)
+def test_mail_that_the_configuration_stops_is_held_and_says_so(desk: Desk, touchpoint: str, cause: str) -> None:
+    outgoing.accept(desk.store, touchpoint=touchpoint)
+    (listed,) = ask(desk, "outbox.list")
+    assert (listed["recipients"][0]["state"], listed["cause"]) == ("held", cause)
+
+
+def test_outbox_retry_makes_due_counts_and_wakes(desk: Desk) -> None:
+    woken = Rings()
+    desk = replace(desk, ring=woken.append)
+    one = outgoing.accept(desk.store, "b@clients.example", "c@clients.example")
+    outgoing.accept(desk.store, "d@clients.example", touchpoint="news")
+    shut(desk, "support", "news")
+    assert all(waits(message) for message in ask(desk, "outbox.list"))
+    assert ask(desk, "outbox.retry", id=show_id(one)) == 2
+    assert woken == ["support"]
+    assert ask(desk, "outbox.retry", touchpoint="news@example.com") == 1
+    assert woken == ["support", "news"]
+    assert ask(desk, "outbox.retry") == 3
+    assert sorted(woken) == ["news", "news", "support", "support"]
+    assert not any(waits(message) for message in ask(desk, "outbox.list"))
+
+
+def shut(desk: Desk, *touchpoints: str) -> None:
+    """Pause the lanes for an hour: what a provider that throttles does."""
+    for touchpoint in touchpoints:
+        pause = Change(touchpoint, LaneEvent.PAUSE, to_ms(datetime.now(UTC)), "throttled", "421 later", (3_600_000,))
+        desk.store.submit(lanes.change, pause).result(10)
+
+
+def waits(message: Mapping[str, Any]) -> bool:
+    next_at = datetime.fromisoformat(message["recipients"][0]["next_attempt_at"])
+    return next_at > datetime.now(UTC) + timedelta(minutes=5)
+
+
+def test_what_is_settled_is_not_retried(desk: Desk) -> None:
+    id = outgoing.accept(desk.store)
+    desk.store.submit(_settle_all, None).result(10)
+    error = refusal(desk, "outbox.retry", id=show_id(id))
+    assert str(error).startswith(f"{show_id(id)}: no recipient waits for another attempt")
+    assert error.exit_code == 1
+    assert ask(desk, "outbox.retry") == 0
+    assert ask(desk, "outbox.list") == []
+    assert [one["id"] for one in ask(desk, "outbox.list", all=True)] == [show_id(id)]
+
+
+def _settle_all(db: Any, items: Any) -> list[None]:
+    db.execute("UPDATE recipient SET state = 'delivered', settled_at = 1, next_attempt_at = NULL")
+    return [None] * len(items)
+
+
+def test_an_unknown_touchpoint_is_a_wrong_argument(desk: Desk) -> None:
+    error = refusal(desk, "outbox.retry", touchpoint="suport")
+    assert (str(error), error.exit_code) == ('unknown touchpoint "suport"; did you mean "support"?', 2)
+
+
+# --- agents ----------------------------------------------------------------------------------------------------------
+
+
+def test_agent_list_tells_who_may_do_what(desk: Desk) -> None:
+    desk.store.submit(agents.note_login, LoginNote("ana@example.com", True, AT)).result(10)
+    desk.store.submit(agents.note_login, LoginNote("ana@example.com", False, AT)).result(10)
+    ana, boss, sofia = ask(desk, "agent.list")
+    assert ana == {
+        "login": "Ana@example.com",
+        "name": "Ana Lima",
+        "email": "Ana@example.com",
+        "role": "agent",
+        "active": True,
+        "has_password": False,
+        "may_write_as": ["support@example.com"],
+        "sees": ["support", "agent:ana@example.com"],
+        "previews": [],
+        "last_login_at": "2026-11-23T10:00:00.000Z",
+        "failures": 1,
+    }
+    assert boss["sees"] == ["billing", "support", "agent:boss@example.com", "unrouted"]
+    assert boss["has_password"]
+    assert boss["may_write_as"] == ["support@example.com", "billing@example.com"]
+    assert (sofia["email"], sofia["active"]) == ("sofia@home.example", False)
+    assert sofia["may_write_as"] == ["news@example.com"]
+    assert sofia["previews"] == ["support@example.com"]
+    assert sofia["last_login_at"] is None
+    assert ask(desk, "agent.show", login="ANA@example.com") == ana
+
+
+@pytest.mark.parametrize("command", ["agent.show", "agent.passwd"])
+def test_an_unknown_agent_is_a_wrong_argument(desk: Desk, command: str) -> None:
+    error = refusal(desk, command, login="anna@example.com", hash="x")
+    assert (str(error), error.exit_code) == ('unknown agent "anna@example.com"; did you mean "ana@example.com"?', 2)
+
+
+def test_a_password_is_stored_and_older_verified_logins_are_forgotten(desk: Desk) -> None:
+    forgotten: list[str] = []
+    desk = replace(desk, forget_logins=forgotten.append)
+    assert ask(desk, "agent.passwd", login="Ana@example.com") is None  # would it be taken?
+    assert not ask(desk, "agent.show", login="ana@example.com")["has_password"]
+    ask(desk, "agent.passwd", login="Ana@example.com", hash="$argon2id$…")
+    assert ask(desk, "agent.show", login="ana@example.com")["has_password"]
+    assert desk.store.read(agents.stored_hash, "ana@example.com").result(10) == "$argon2id$…"
+    assert [login.lower() for login in forgotten] == ["ana@example.com"]
+
+
+@pytest.mark.parametrize("hash", [None, "$argon2id$…"])
+def test_a_password_in_the_file_is_not_overruled(desk: Desk, hash: str | None) -> None:
+    error = refusal(desk, "agent.passwd", login="boss@example.com", hash=hash)
+    assert "password_hash stands in rules.toml and what the file says wins" in str(error)
+    assert error.exit_code == 1
+    assert desk.store.read(agents.stored_hash, "boss@example.com").result(10) is None
+
+
+# --- status and reload, which need a daemon's desk -------------------------------------------------------------------
+
+
+@pytest.fixture
+def daemon_desk(desk: Desk) -> Desk:
+    async def reload() -> Changes:
+        return desk.rulebook.reload()
+
+    return replace(desk, health=Health(lambda: datetime.now(UTC)), started_at=AT, reload=reload)
+
+
+def touchpoint_of(status: Mapping[str, Any], id: str) -> dict[str, Any]:
+    return next(one for one in status["touchpoints"] if one["id"] == id)
+
+
+def test_status_has_the_promised_shape(daemon_desk: Desk) -> None:
+    status = ask(daemon_desk, "status")
+    assert list(status) == ["daemon", "touchpoints", "queues", "alarms"]
+    assert list(status["daemon"]) == ["version", "pid", "started_at", "rules"]
+    assert status["daemon"]["pid"] == os.getpid()
+    assert status["daemon"]["started_at"] == "2026-11-23T10:00:00.000Z"
+    assert list(status["daemon"]["rules"]) == ["loaded_at", "error", "changed_on_disk"]
+    for touchpoint in status["touchpoints"]:
+        assert set(STATUS_KEYS) <= set(touchpoint)
+    assert status["queues"] == [
+        {"name": "billing", "open": 0, "oldest_at": None, "agents": ["boss@example.com"]},
+        {"name": "support", "open": 0, "oldest_at": None, "agents": ["Ana@example.com", "boss@example.com"]},
+    ]
+    assert status["alarms"] == []
+
+
+def test_status_shows_what_a_touchpoint_is_doing(daemon_desk: Desk) -> None:
+    assert daemon_desk.health is not None
+    daemon_desk.health.set_state("support", "watching", connected=True)
+    support = touchpoint_of(ask(daemon_desk, "status"), "support")
+    assert (support["state"], support["connected"], support["active"]) == ("watching", True, True)
+    assert is_time(support["since"])
+    billing = touchpoint_of(ask(daemon_desk, "status"), "billing")
+    assert (billing["state"], billing["connected"], billing["active"]) == ("inactive", False, False)
+    assert (billing["since"], billing["lane"], billing["lag_seconds"]) == (None, None, None)
+
+
+def test_lag_is_how_long_mail_may_lie_unseen(daemon_desk: Desk) -> None:
+    health = daemon_desk.health
+    assert health is not None
+
+    def lag(id: str) -> Any:
+        return touchpoint_of(ask(daemon_desk, "status"), id)["lag_seconds"]
+
+    assert lag("support") is None  # never seen
+    health.touchpoint("support").synced_at = datetime.now(UTC) - timedelta(seconds=100)
+    health.set_state("support", "watching", connected=True)
+    assert lag("support") == 0
+    health.set_state("support", "waiting", connected=False, cause="refused")
+    assert 100 <= lag("support") < 160
+    assert lag("news") is None  # outbound only
+
+
+def test_status_counts_what_waits_and_shows_a_lane_that_is_shut(daemon_desk: Desk) -> None:
+    assert daemon_desk.health is not None
+    daemon_desk.health.set_state("support", "watching", connected=True)
+    outgoing.accept(daemon_desk.store, "b@clients.example", "c@clients.example")
+    support = touchpoint_of(ask(daemon_desk, "status"), "support")
+    assert (support["queued"], support["deferred"], support["lane"]) == (2, 0, "open")
+    shut(daemon_desk, "support")
+    support = touchpoint_of(ask(daemon_desk, "status"), "support")
+    assert (support["queued"], support["deferred"], support["lane"]) == (0, 2, "paused")
+    assert (support["state"], support["cause"]) == ("watching", "421 later")
+    hold = Change("support", LaneEvent.HOLD, to_ms(datetime.now(UTC)), "login", "535 wrong password")
+    daemon_desk.store.submit(lanes.change, hold).result(10)
+    support = touchpoint_of(ask(daemon_desk, "status"), "support")
+    assert (support["held"], support["deferred"], support["lane"]) == (2, 0, "held")
+    assert touchpoint_of(ask(daemon_desk, "status"), "reports")["lane"] is None
+
+
+def test_a_message_in_the_middle_of_an_attempt_counts_as_queued(daemon_desk: Desk) -> None:
+    outgoing.accept(daemon_desk.store)
+    want = Want("support", to_ms(datetime.now(UTC)) + 1000, (60_000,))
+    claimed = daemon_desk.store.submit(outbox.step, outbox.Step(None, want)).result(10)
+    assert claimed is not None
+    rows = tuple((each.number, each.before) for each in claimed.recipients)
+    daemon_desk.store.submit(outbox.begin_data, outbox.Begin(claimed.id, claimed.attempt, rows)).result(10)
+    assert touchpoint_of(ask(daemon_desk, "status"), "support")["queued"] == 1
+
+
+def test_unrouted_mail_is_an_alarm_that_goes_when_it_does(daemon_desk: Desk) -> None:
+    arrive(daemon_desk, "<a@c>", into=UNROUTED)
+    status = ask(daemon_desk, "status")
+    (alarm,) = status["alarms"]
+    assert list(alarm) == ["id", "touchpoint", "since", "cause", "action"]
+    assert (alarm["id"], alarm["touchpoint"]) == ("unrouted", None)
+    assert alarm["cause"].startswith("1 conversation lies in the queue unrouted")
+    assert is_time(alarm["since"])
+    (queue,) = [queue for queue in status["queues"] if queue["name"] == UNROUTED]
+    assert (queue["open"], queue["agents"]) == (1, ["boss@example.com"])
+    since = alarm["since"]
+    arrive(daemon_desk, "<b@c>", into=UNROUTED)
+    (alarm,) = ask(daemon_desk, "status")["alarms"]
+    assert alarm["cause"].startswith("2 conversations lie in")
+    assert alarm["since"] == since
+    daemon_desk.store.submit(_close_all, None).result(10)
+    assert ask(daemon_desk, "status")["alarms"] == []
+
+
+def _close_all(db: Any, items: Any) -> list[None]:
+    db.execute("UPDATE conversation SET state = 'closed'")
+    return [None] * len(items)
+
+
+def test_mail_of_a_touchpoint_that_the_file_has_no_more_is_an_alarm(daemon_desk: Desk) -> None:
+    outgoing.accept(daemon_desk.store, "b@clients.example", "c@clients.example", touchpoint="formerly")
+    (alarm,) = ask(daemon_desk, "status")["alarms"]
+    assert alarm["touchpoint"] == "formerly"
+    assert alarm["cause"].startswith("2 recipients in the outbox")
+    assert 'put the touchpoint with id "formerly" back' in alarm["action"]
+    daemon_desk.store.submit(_settle_all, None).result(10)
+    assert ask(daemon_desk, "status")["alarms"] == []
+
+
+def test_status_tells_of_a_file_that_was_edited_or_refused(daemon_desk: Desk, gateway_toml: Path) -> None:
+    rules = gateway_toml.with_name("rules.toml")
+    rules.write_text(rules.read_text() + "\n[[rule]]\nnme = 1\n")
+    assert ask(daemon_desk, "status")["daemon"]["rules"]["changed_on_disk"]
+    answer = ask(daemon_desk, "reload")
+    assert answer["refused"]
+    assert answer["lines"][0] == "refused, nothing was changed:"
+    assert all(re.match(r"rules\.toml:\d+: ", line) for line in answer["lines"][1:])
+    rules_now = ask(daemon_desk, "status")["daemon"]["rules"]
+    assert not rules_now["changed_on_disk"]
+    assert "rules.toml:" in rules_now["error"]
+
+
+def test_reload_says_what_changed_and_what_to_look_at(daemon_desk: Desk, gateway_toml: Path) -> None:
+    answer = ask(daemon_desk, "reload")
+    assert not answer["refused"]
+    assert answer["lines"][0] == "nothing changed"
+    rules = gateway_toml.with_name("rules.toml")
+    rules.write_text(rules.read_text().replace("Example News", "Example Letter"))
+    assert ask(daemon_desk, "reload")["lines"][0] == "touchpoint news: name changed"
+
+
+# --- while no daemon runs --------------------------------------------------------------------------------------------
+
+
+def test_beside_a_holder_of_the_lock_the_store_is_not_opened(desk: Desk, gateway_toml: Path) -> None:
+    in_use = f"in use by another mail-gateway \\(pid {os.getpid()}\\)"
+    with pytest.raises(Unavailable, match=in_use), offline_desk(gateway_toml):
+        raise AssertionError("opened")
+
+
+def test_a_bad_gateway_file_is_told_with_all_problems(gateway_toml: Path) -> None:
+    gateway_toml.write_text('state_dir = "/x"\nhostnme = "a"\ntimezone = "Lisbon"\n')
+    with pytest.raises(ConfigError) as caught, offline_desk(gateway_toml):
+        raise AssertionError("opened")
+    assert len(caught.value.problems) == 2
+
+
+def test_a_command_keeps_no_copy_of_the_rules(gateway_toml: Path, tmp_path: Path) -> None:
+    with offline_desk(gateway_toml) as desk:
+        assert ask(desk, "queue.list") == []
+    assert not (tmp_path / "state" / "last-good").exists()
