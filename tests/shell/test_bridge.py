@@ -54,13 +54,23 @@ def test_uvloop_is_what_runs_where_it_is_installed():
 @every_loop
 async def test_a_few_who_wait_long_keep_nobody_else_from_waiting(loops: LoopFactory):
     """Ten secrets that do not come, ten names that nobody resolves: the eleventh touchpoint dials all the same."""
-    let_go = threading.Event()
+    let_go, waiting = threading.Event(), threading.Semaphore(0)
+
+    def wait() -> None:
+        waiting.release()
+        let_go.wait(10)
+
+    def count() -> int:
+        return sum(waiting.acquire(timeout=1) for _ in range(10))
+
     async with open_bridge(loops) as bridge, trio.open_nursery() as nursery:
         for _ in range(10):
-            nursery.start_soon(bridge.call, asyncio.to_thread, let_go.wait, 10)
-        with trio.fail_after(5):
-            assert await bridge.call(asyncio.to_thread, threading.active_count) > 10
-        let_go.set()
+            nursery.start_soon(bridge.call, asyncio.to_thread, wait)
+        try:
+            with trio.fail_after(5):
+                assert await bridge.call(asyncio.to_thread, count) == 10
+        finally:
+            let_go.set()
     assert int(os.environ["UV_THREADPOOL_SIZE"]) > 10  # uvloop's own threads for names; libuv has four by default
 
 
