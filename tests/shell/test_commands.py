@@ -18,79 +18,17 @@ from gateway.commands import Desk, handlers, offline_desk
 from gateway.config import Changes
 from gateway.errors import CommandError, ConfigError, Unavailable
 from gateway.health import Health
-from gateway.model import UNROUTED, Arrival, Location, MessageClass, Step, Verdict, show_id, to_ms
-from gateway.outbound.passwords import hash_password
-from gateway.rules.conversation import Ties, thread_key
-from gateway.state import agents, lanes, mailboxes, outbox, queues, raw
+from gateway.model import UNROUTED, show_id, to_ms
+from gateway.state import agents, lanes, outbox, queues, raw
 from gateway.state.agents import LoginNote
 from gateway.state.lanes import Change
 from gateway.state.lifecycle import LaneEvent
 from gateway.state.outbox import Want
-from gateway.state.queues import Notice, Routed
+from gateway.state.queues import Notice
 from tests.support import outgoing
-from tests.support.ports import free_port
-from tests.unit.config.writing import write
+from tests.support.desk import AT, arrive, write_site
 
-AT = datetime(2026, 11, 23, 10, tzinfo=UTC)
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-
-RULES = """
-[[touchpoint]]
-id = "support"
-address = "support@example.com"
-name = "Example Support"
-active = true
-imap = "imaps://imap.example.com"
-smtp = "smtps://smtp.example.com"
-linked_queues = ["support"]
-preview_roles = ["supervisor"]
-
-[[touchpoint]]
-id = "billing"
-address = "billing@example.com"
-name = "Example Billing"
-imap = "imaps://imap.example.com"
-smtp = "smtps://smtp.example.com"
-linked_queues = ["billing"]
-
-[[touchpoint]]
-id = "news"
-address = "news@example.com"
-name = "Example News"
-active = true
-direction = "outbound"
-smtp = "smtps://smtp.example.com"
-
-[[touchpoint]]
-id = "reports"
-address = "reports@example.com"
-name = "Example Reports"
-active = true
-direction = "inbound"
-imap = "imaps://imap.example.com"
-linked_queues = ["support"]
-
-[[agent]]
-login = "Ana@example.com"
-name = "Ana Lima"
-ring_groups = ["support"]
-
-[[agent]]
-login = "boss@example.com"
-name = "Bea Santos"
-role = "admin"
-ring_groups = ["support", "billing"]
-password_hash = "{hash}"
-
-[[agent]]
-login = "sofia@example.com"
-name = "Sofia Reis"
-role = "supervisor"
-active = false
-ring_groups = []
-email = "sofia@home.example"
-touchpoints = ["news@example.com"]
-"""
 
 CONVERSATION_KEYS = [
     *("id", "touchpoint", "queues", "state", "owner", "subject", "from", "from_name"),
@@ -104,27 +42,15 @@ OUTBOX_KEYS = ["id", "touchpoint", "agent", "message_id", "subject", "accepted_a
 RECIPIENT_KEYS = ["address", "state", "attempts", "next_attempt_at", "reply"]
 
 
-@pytest.fixture(scope="module")
-def password_hash() -> str:
-    return hash_password("a long password")
-
-
 @pytest.fixture
-def gateway_toml(tmp_path: Path, password_hash: str) -> Path:
-    gateway = (
-        f'state_dir = "{tmp_path / "state"}"\n[submission]\nlisten = ["smtp+insecure://127.0.0.1:{free_port()}"]\n'
-    )
-    return write(tmp_path, RULES.replace("{hash}", password_hash), gateway)
+def gateway_toml(tmp_path: Path) -> Path:
+    return write_site(tmp_path)
 
 
 @pytest.fixture
 def desk(gateway_toml: Path) -> Iterator[Desk]:
     with offline_desk(gateway_toml) as desk:
         yield desk
-
-
-class Rings(list[str]):
-    """Whom a command woke."""
 
 
 def ask(desk: Desk, command: str, **args: Any) -> Any:
@@ -138,30 +64,6 @@ def refusal(desk: Desk, command: str, **args: Any) -> CommandError:
     return caught.value
 
 
-def arrive(
-    desk: Desk, name: str, *parents: str, touchpoint: str = "support", into: str = "support", body: bytes = b"body"
-) -> tuple[int, int]:
-    """Play the intake; return the ids of message and conversation."""
-    store = desk.store
-    id = store.ids.next()
-    arrival = Arrival(id, touchpoint, Location("INBOX", 1, id), AT, datetime.now(UTC), body, id - 1)
-    store.submit(mailboxes.arrive, mailboxes.NewArrival(arrival, id, ((raw.chunk_key(id, 0), body),))).result(10)
-    routed = Routed(
-        id,
-        touchpoint,
-        Verdict(MessageClass.HUMAN, (into,), tags=("new",), trail=(Step("class", "no sign of a machine", "human"),)),
-        Ties((thread_key(touchpoint, name),), tuple(thread_key(touchpoint, parent) for parent in parents)),
-        name,
-        "Help",
-        "carla@customer.example",
-        "Carla",
-        True,
-        store.ids.next(),
-        to_ms(AT),
-    )
-    return id, store.submit(queues.route, routed).result(10).conversation
-
-
 def is_time(value: object) -> bool:
     return isinstance(value, str) and RFC3339.fullmatch(value) is not None
 
@@ -170,7 +72,7 @@ def is_time(value: object) -> bool:
 
 
 def test_queue_list_has_the_promised_shape(desk: Desk) -> None:
-    _, conversation = arrive(desk, "<a@c>")
+    _, conversation = arrive(desk.store, "<a@c>")
     (listed,) = ask(desk, "queue.list")
     assert list(listed) == CONVERSATION_KEYS
     assert is_time(listed["first_at"])
@@ -194,8 +96,8 @@ def test_queue_list_has_the_promised_shape(desk: Desk) -> None:
 
 def test_queue_list_shows_one_queue_the_newest_or_what_is_settled_too(desk: Desk) -> None:
     for number in range(3):
-        arrive(desk, f"<{number}@c>")
-    arrive(desk, "<b@c>", into="billing")
+        arrive(desk.store, f"<{number}@c>")
+    arrive(desk.store, "<b@c>", into="billing")
     assert len(ask(desk, "queue.list")) == 4
     assert len(ask(desk, "queue.list", queue="support")) == 3
     assert len(ask(desk, "queue.list", queue="support", limit=2)) == 2
@@ -228,12 +130,12 @@ def test_an_unknown_queue_is_a_wrong_argument(desk: Desk, queue: str, hint: str)
 
 
 def test_a_queue_that_the_file_has_no_more_can_be_looked_at_while_mail_lies_in_it(desk: Desk) -> None:
-    arrive(desk, "<a@c>", into="formerly")
+    arrive(desk.store, "<a@c>", into="formerly")
     assert len(ask(desk, "queue.list", queue="formerly")) == 1
 
 
 def test_queue_show_finds_a_conversation_by_its_own_id_and_by_those_of_its_messages(desk: Desk) -> None:
-    id, conversation = arrive(desk, "<a@c>")
+    id, conversation = arrive(desk.store, "<a@c>")
     answer = outgoing.accept(desk.store, references=("<a@c>",))
     shown = ask(desk, "queue.show", id=show_id(conversation))
     assert list(shown)[: len(CONVERSATION_KEYS)] == CONVERSATION_KEYS
@@ -247,7 +149,7 @@ def test_queue_show_finds_a_conversation_by_its_own_id_and_by_those_of_its_messa
 
 
 def test_queue_read_lists_the_messages_and_their_bytes_come_in_pieces(desk: Desk) -> None:
-    id, conversation = arrive(desk, "<a@c>", body=b"Subject: x\r\n\r\nthe question\r\n")
+    id, conversation = arrive(desk.store, "<a@c>", body=b"Subject: x\r\n\r\nthe question\r\n")
     body = bytes(range(256)) * 3000  # more than two chunks
     answer = outgoing.accept(desk.store, references=("<a@c>",), body=body)
     messages = ask(desk, "queue.read", id=show_id(conversation))
@@ -316,7 +218,7 @@ def test_mail_that_the_configuration_stops_is_held_and_says_so(desk: Desk, touch
 
 
 def test_outbox_retry_makes_due_counts_and_wakes(desk: Desk) -> None:
-    woken = Rings()
+    woken: list[str] = []
     desk = replace(desk, ring=woken.append)
     one = outgoing.accept(desk.store, "b@clients.example", "c@clients.example")
     outgoing.accept(desk.store, "d@clients.example", touchpoint="news")
@@ -505,7 +407,7 @@ def test_a_message_in_the_middle_of_an_attempt_counts_as_queued(daemon_desk: Des
 
 
 def test_unrouted_mail_is_an_alarm_that_goes_when_it_does(daemon_desk: Desk) -> None:
-    arrive(daemon_desk, "<a@c>", into=UNROUTED)
+    arrive(daemon_desk.store, "<a@c>", into=UNROUTED)
     status = ask(daemon_desk, "status")
     (alarm,) = status["alarms"]
     assert list(alarm) == ["id", "touchpoint", "since", "cause", "action"]
@@ -515,7 +417,7 @@ def test_unrouted_mail_is_an_alarm_that_goes_when_it_does(daemon_desk: Desk) -> 
     (queue,) = [queue for queue in status["queues"] if queue["name"] == UNROUTED]
     assert (queue["open"], queue["agents"]) == (1, ["boss@example.com"])
     since = alarm["since"]
-    arrive(daemon_desk, "<b@c>", into=UNROUTED)
+    arrive(daemon_desk.store, "<b@c>", into=UNROUTED)
     (alarm,) = ask(daemon_desk, "status")["alarms"]
     assert alarm["cause"].startswith("2 conversations lie in")
     assert alarm["since"] == since
