@@ -54,6 +54,7 @@ IDLE_SECONDS: Final = 30.0  # servers close sooner or later by themselves; a dia
 _STOP_SECONDS: Final = 8.0  # for attempts in flight, when we are told to stop; an answer to a final dot is worth that
 _QUIT_SECONDS: Final = 1.0  # for a provider to answer QUIT, when we are told to stop
 _NARROW_SECONDS: Final = 60.0  # after the provider refused one more connection
+_TELL_MS: Final = 1_000
 _STORE_SECONDS: Final = 1.0  # between two tries to record an outcome that the disk would not take
 _STORE_AWAY_MS: Final = 5_000  # before the next claim, after the disk would not take one
 
@@ -67,7 +68,7 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A message was handed over. `at`: when."""
+    """Messages are being handed over, the last one `at`; told once a second at most."""
 
     at: datetime
 
@@ -106,6 +107,8 @@ class Pool:
         self._now_ms = now_ms
         self._dice = dice
         self._settings: Settings | None = None
+        self._backoffs: tuple[int, ...] = ()
+        self._probe_again = 0
         self._workers: set[asyncio.Task[None]] = set()
         self._dials: set[asyncio.Task[Link]] = set()
         self._links: set[Link] = set()  # up, busy or idle
@@ -116,6 +119,7 @@ class Pool:
         self._narrow = 1
         self._not_before: int | None = None
         self._claims = 0
+        self._told_at = 0
         self._fault: BaseException | None = None
         self._is_stopping = False
         _pools.add(self)
@@ -129,6 +133,9 @@ class Pool:
         links are cut, and what they cut is recorded for what it is. Raises what a fault of ours raised.
         """
         self._settings = settings
+        policy = settings.policy
+        self._backoffs = ladder_ms(policy.delays, policy.spread, self._dice())
+        (self._probe_again,) = ladder_ms(policy.probe_delays[:1], 0, 0)
         self._is_stopping = False
         self._not_before = None
         self._claims = 0
@@ -219,7 +226,7 @@ class Pool:
         following = await self._step(Step(done, want))
         log_attempt(claimed, done, link.server.host)
         if done.counted:
-            self._tell(Sent(from_ms(done.at)))
+            self._tell_sent(done.at)
         if decision.trouble is not None:
             self._tell(decision.trouble)
         if fault is not None:
@@ -231,6 +238,12 @@ class Pool:
         elif want is not None:
             self._count_claim(following)
         return (link if is_usable else None), following
+
+    def _tell_sent(self, at: int) -> None:
+        """Once a second is enough for a person, and each telling wakes another thread."""
+        if at - self._told_at >= _TELL_MS:
+            self._told_at = at
+            self._tell(Sent(from_ms(at)))
 
     async def _play(self, link: Link, claimed: Claimed) -> tuple[list[Judged], set[int], Decision, Exception | None]:
         """Return each recipient's outcome, the indexes of those that are `sending`, the decision about the rest, and
@@ -289,17 +302,16 @@ class Pool:
         return claimed
 
     def _want(self, link: Link | None) -> Want:
-        policy = self._of.policy
         # On a connection that has proven itself and takes DATA with the envelope, `sending` goes into the same commit:
         # the round trips in between are few, and each saved commit is one message a connection less in flight.
         begin = link is not None and link.completed > 0 and link.offer.pipelining
         return Want(
             self._of.touchpoint.id,
             self._now_ms(),
-            ladder_ms(policy.delays, policy.spread, self._dice()),
+            self._backoffs,
             begin,
             self._of.touchpoint.pace.per_day,
-            round(policy.probe_delays[0].total_seconds() * 1000),
+            self._probe_again,
         )
 
     def _take_token(self) -> bool:

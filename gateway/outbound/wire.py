@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import re
 from collections import deque
+from functools import lru_cache
 from typing import Final, cast
 
 from gateway.model import Reply
@@ -157,7 +158,7 @@ class Wire(asyncio.Protocol):
 
     def _take_reply(self) -> None:
         lines, self._lines = self._lines, []
-        reply = read_reply(lines)
+        reply = _read_line(lines[0]) if len(lines) == 1 else read_reply(lines)
         if reply is None:
             self.abort("the server's reply is not SMTP")
         elif not self._expected:
@@ -228,6 +229,12 @@ def read_reply(lines: list[bytes]) -> Reply | None:
         if text:
             texts.append(text)
     return Reply(int(code), status, " ".join(texts))
+
+
+@lru_cache(maxsize=256)
+def _read_line(line: bytes) -> Reply | None:
+    """Servers say the same few things all day."""
+    return read_reply([line])
 
 
 def as_transport(transport: asyncio.BaseTransport) -> asyncio.Transport:
