@@ -309,6 +309,7 @@ async def _status(desk: Desk, args: Args) -> Any:
             "started_at": rfc3339(desk.started_at),
             "rules": {
                 "loaded_at": rfc3339(rulebook.loaded_at),
+                "origin": rulebook.origin,
                 "error": rulebook.error,
                 "changed_on_disk": rulebook.changed_on_disk,
             },

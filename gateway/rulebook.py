@@ -18,12 +18,16 @@ _COPY: Final = "last-good"
 
 
 class Rulebook:
-    """Holds the current `Config`. `error`: why the file on disk is not in force, or None."""
+    """Holds the current `Config`. `error`: why the file on disk is not in force, or None.
 
-    def __init__(self, config_path: Path, current: Config, error: str | None) -> None:
+    `origin`: where the rules in force are from: "file", "last-good" (the copy), or "none" (no mail moves).
+    """
+
+    def __init__(self, config_path: Path, current: Config, error: str | None, origin: str = "file") -> None:
         self._path = config_path
         self.config = current
         self.error = error
+        self.origin = origin
         self.loaded_at = datetime.now(UTC)
         self._seen = self._stamp()
 
@@ -39,9 +43,9 @@ class Rulebook:
             current = config.load(config_path)
         except ConfigError as error:
             try:
-                return cls(config_path, config.load_snapshot(copy, config_path), str(error))
+                return cls(config_path, config.load_snapshot(copy, config_path), str(error), "last-good")
             except ConfigError:
-                return cls(config_path, config.without_rules(config_path), str(error))
+                return cls(config_path, config.without_rules(config_path), str(error), "none")
         if keep:
             _keep(current, copy)
         return cls(config_path, current, None)
@@ -56,7 +60,7 @@ class Rulebook:
             raise
         changes = config.diff(self.config, new)
         _keep(new, self.config.gateway.state_dir / _COPY)
-        self.config, self.error, self.loaded_at = new, None, datetime.now(UTC)
+        self.config, self.error, self.origin, self.loaded_at = new, None, "file", datetime.now(UTC)
         self._seen = self._stamp() | self._seen
         return changes
 

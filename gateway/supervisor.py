@@ -28,6 +28,7 @@ class _Ward:
     settings: object
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     ended: trio.Event = field(default_factory=trio.Event)
+    faults: int = 0
 
 
 class Supervisor:
@@ -96,6 +97,8 @@ class Supervisor:
             ward.ended.set()
 
     def _tell_fault(self, ward: _Ward, kind: str, cause: str) -> None:
+        ward.faults += 1
+        self._nursery.start_soon(self._forgive, ward, kind, ward.faults)
         self._health.set_state(ward.touchpoint, "failed", connected=False, cause=cause)
         self._health.alarm(
             ward.touchpoint,
@@ -103,3 +106,9 @@ class Supervisor:
             f"the {kind} task failed by a fault of the gateway ({cause}); it is started again",
             "no mail is lost; please report the traceback in the log",
         )
+
+    async def _forgive(self, ward: _Ward, kind: str, faults: int) -> None:
+        """Take the alarm back once the task has run well for long since this fault."""
+        await trio.sleep(_GOOD_RUN)
+        if ward.faults == faults and not ward.ended.is_set():
+            self._health.clear(ward.touchpoint, f"{kind}-bug")

@@ -99,7 +99,11 @@ def _print_status(found: dict[str, Any]) -> None:
     daemon = found["daemon"]
     rules = daemon["rules"]
     print(f"mail-gateway {daemon['version']}, pid {daemon['pid']}, up {show.ago(daemon['started_at'])}")
-    print(f"rules loaded {show.ago(rules['loaded_at'])} ago" + (", from the last good copy" if rules["error"] else ""))
+    if rules["origin"] == "none":
+        print("no rules are in force, and no mail moves: there is no good copy of rules.toml")
+    else:
+        copy = ", from the last good copy" if rules["origin"] == "last-good" else ""
+        print(f"rules loaded {show.ago(rules['loaded_at'])} ago{copy}")
     if rules["error"]:
         print(f"  the file is refused: {clean(rules['error'], 1000)}")
     elif rules["changed_on_disk"]:

@@ -539,7 +539,7 @@ def status(**changes: Any) -> dict[str, Any]:
         "direction": "both", "last_message_at": rfc3339(now - timedelta(minutes=5)), "last_server_byte_at": None,
         "lag_seconds": 0, "lane": "open", "unfetched": 0, "queued": 1, "deferred": 2, "held": 3, "uncertain": 4,
     }  # fmt: skip
-    rules = {"loaded_at": rfc3339(now - timedelta(days=2)), "error": None, "changed_on_disk": False}
+    rules = {"loaded_at": rfc3339(now - timedelta(days=2)), "origin": "file", "error": None, "changed_on_disk": False}
     return {
         "daemon": {"version": "0.1.0", "pid": 7, "started_at": rfc3339(now - timedelta(days=3)), "rules": rules},
         "touchpoints": [touchpoint],
@@ -586,8 +586,16 @@ def test_status_tells_of_a_refused_and_of_an_edited_file(run: Shell) -> None:
     found = status()
     found["daemon"]["rules"] |= {"error": "rules.toml:3: unknown key", "changed_on_disk": False}
     with answering(run.state_dir, status=found):
-        assert "the file is refused: rules.toml:3: unknown key" in run("status").out
-    found["daemon"]["rules"] |= {"error": None, "changed_on_disk": True}
+        out = run("status").out
+        assert "the file is refused: rules.toml:3: unknown key" in out
+        assert "rules loaded 2d ago\n" in out
+    found["daemon"]["rules"] |= {"origin": "last-good"}
+    with answering(run.state_dir, status=found):
+        assert "rules loaded 2d ago, from the last good copy\n" in run("status").out
+    found["daemon"]["rules"] |= {"origin": "none"}
+    with answering(run.state_dir, status=found):
+        assert "no rules are in force, and no mail moves" in run("status").out
+    found["daemon"]["rules"] |= {"origin": "file", "error": None, "changed_on_disk": True}
     with answering(run.state_dir, status=found):
         assert "was edited since and is not loaded" in run("status").out
 

@@ -342,7 +342,7 @@ def test_status_has_the_promised_shape(daemon_desk: Desk) -> None:
     assert list(status["daemon"]) == ["version", "pid", "started_at", "rules"]
     assert status["daemon"]["pid"] == os.getpid()
     assert status["daemon"]["started_at"] == "2026-11-23T10:00:00.000Z"
-    assert list(status["daemon"]["rules"]) == ["loaded_at", "error", "changed_on_disk"]
+    assert list(status["daemon"]["rules"]) == ["loaded_at", "origin", "error", "changed_on_disk"]
     for touchpoint in status["touchpoints"]:
         assert set(STATUS_KEYS) <= set(touchpoint)
     assert status["queues"] == [

@@ -42,7 +42,7 @@ def test_a_good_file_is_in_force_and_kept(gateway_toml: Path, tmp_path: Path) ->
     before = datetime.now(UTC)
     book = opened(gateway_toml)
     assert list(book.config.touchpoints) == ["support"]
-    assert book.error is None
+    assert (book.error, book.origin) == (None, "file")
     assert before <= book.loaded_at <= datetime.now(UTC)
     assert (tmp_path / "state" / "last-good" / "rules.toml").read_text() == SUPPORT
 
@@ -52,8 +52,12 @@ def test_at_start_with_a_bad_file_the_last_good_copy_is_in_force(gateway_toml: P
     edit(gateway_toml, BAD)
     book = opened(gateway_toml)
     assert list(book.config.touchpoints) == ["support"]
+    assert book.origin == "last-good"
     assert book.error is not None
     assert 'rules.toml:2: unknown key "adress"' in book.error
+    edit(gateway_toml, SUPPORT)
+    book.reload()
+    assert (book.error, book.origin) == (None, "file")
 
 
 def test_a_bad_file_does_not_become_the_last_good_copy(gateway_toml: Path) -> None:
@@ -68,6 +72,7 @@ def test_without_any_good_copy_no_mail_moves_and_the_error_says_why(gateway_toml
     book = opened(gateway_toml)
     assert not book.config.touchpoints
     assert not book.config.agents
+    assert book.origin == "none"
     assert book.error is not None
     assert "rules.toml:2" in book.error
 

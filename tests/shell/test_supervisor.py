@@ -225,3 +225,23 @@ async def test_a_task_is_the_same_while_its_settings_are_equal(autojump_clock: M
         assert not supervisor.has("b", "inbound", ("imap.example", 993))
         await supervisor.stop("a", "inbound")
         assert not supervisor.has("a", "inbound", ("imap.example", 993))
+
+
+async def test_the_alarm_of_a_fault_goes_when_the_task_has_run_well_for_long(autojump_clock: MockClock) -> None:
+    health, runs = new_health(), 0
+
+    async def run() -> None:
+        nonlocal runs
+        runs += 1
+        if runs <= 2:
+            raise ZeroDivisionError
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        supervisor = Supervisor(nursery, health)
+        supervisor.start("a", "inbound", None, run)
+        await trio.sleep(600.5)  # ten minutes since the first fault, not since the second
+        assert [alarm.id for alarm in health.alarms()] == ["a/inbound-bug"]
+        await trio.sleep(5)
+        assert not list(health.alarms())
+        await supervisor.stop("a", "inbound")
