@@ -60,7 +60,10 @@ def test_a_process_that_is_killed_gives_it_back_and_its_pid_is_replaced(tmp_path
 
 def test_a_child_does_not_inherit_it(tmp_path: Path) -> None:
     lock = StateLock(tmp_path)
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False) as child:
+    program = [sys.executable, "-c", "print('here', flush=True); input()"]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=False) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"here\n"  # only now has the kernel closed what exec closes
         lock.release()
         StateLock(tmp_path).release()
         child.kill()

@@ -6,9 +6,10 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -20,10 +21,22 @@ from gateway.state.ticket import Ticket
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store.open(tmp_path / "gateway.db")
-    yield opened
-    opened.close()
+def open_store(tmp_path: Path) -> Iterator[Callable[..., Store]]:
+    """Opens stores, on one file, that are closed also when the test fails: their threads would keep pytest alive."""
+    opened: list[Store] = []
+
+    def open(**options: Any) -> Store:
+        opened.append(Store.open(tmp_path / "gateway.db", **options))
+        return opened[-1]
+
+    yield open
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(open_store: Callable[..., Store]) -> Store:
+    return open_store()
 
 
 def put(db: sqlite3.Connection, chunks: Sequence[raw.Chunk]) -> Sequence[int]:
@@ -157,18 +170,18 @@ async def _await(ticket: object) -> object:
     return await ticket  # type: ignore[misc]  # a Ticket; its type does not matter here
 
 
-def test_closing_commits_what_was_submitted(tmp_path: Path) -> None:
-    store = Store.open(tmp_path / "gateway.db")
+def test_closing_commits_what_was_submitted(open_store: Callable[..., Store]) -> None:
+    store = open_store()
     tickets = [store.submit(put, (number, b"x")) for number in range(1, 200)]
     store.close()
     assert all(ticket.is_done for ticket in tickets)
-    store = Store.open(tmp_path / "gateway.db")
+    store = open_store()
     assert len(store.read(keys).result(10)) == 199
     store.close()
 
 
-def test_a_closed_store_says_so(tmp_path: Path) -> None:
-    store = Store.open(tmp_path / "gateway.db")
+def test_a_closed_store_says_so(open_store: Callable[..., Store]) -> None:
+    store = open_store()
     store.close()
     store.close()
     with pytest.raises(Unavailable, match="closed"):
@@ -177,14 +190,14 @@ def test_a_closed_store_says_so(tmp_path: Path) -> None:
         store.read(keys)
 
 
-def test_a_full_disk_refuses_with_cause_and_remedy_and_mends_itself(tmp_path: Path) -> None:
-    store = Store.open(tmp_path / "gateway.db", tuning=Tuning(max_pages=40))
+def test_a_full_disk_refuses_with_cause_and_remedy_and_mends_itself(open_store: Callable[..., Store]) -> None:
+    store = open_store(tuning=Tuning(max_pages=40))
     tickets = [store.submit(put, (number, os.urandom(9000))) for number in range(1, 200)]
-    refused = next(ticket for ticket in tickets if not _succeeded(ticket))  # a small batch after it may still fit
+    held = [number for number, ticket in enumerate(tickets, start=1) if _succeeded(ticket)]
+    refused = next(ticket for ticket in tickets if not _succeeded(ticket))  # what comes later may fit where it did not
     with pytest.raises(Unavailable, match=r"the disk is full; free some space"):
         refused.result(10)
-    held = store.read(keys).result(10)
-    assert held == [number for number, ticket in enumerate(tickets, start=1) if _succeeded(ticket)] != []
+    assert store.read(keys).result(10) == held != []
     store.submit(each(lambda db, _: db.execute("PRAGMA max_page_count = 4000").fetchone()), None).result(10)
     store.submit(put, (1000, os.urandom(9000))).result(10)  # … and with space the store goes on
     assert store.read(keys).result(10) == [*held, 1000]
@@ -198,10 +211,10 @@ def _succeeded(ticket: Ticket[int]) -> bool:
         return False
 
 
-def test_a_failed_fsync_breaks_the_store_for_good_and_calls_for_a_restart(tmp_path: Path) -> None:
+def test_a_failed_fsync_breaks_the_store_for_good_and_calls_for_a_restart(open_store: Callable[..., Store]) -> None:
     # After a failed fsync the kernel may have dropped the pages and will call the next fsync a success.
     reasons: list[str] = []
-    store = Store.open(tmp_path / "gateway.db", on_fatal=reasons.append)
+    store = open_store(on_fatal=reasons.append)
 
     def fail(db: sqlite3.Connection, items: Sequence[None]) -> Sequence[None]:
         error = sqlite3.OperationalError("disk I/O error")
@@ -297,8 +310,8 @@ def test_what_has_an_owner_is_never_given_back(store: Store) -> None:
     assert store.read(raw.load, 6).result(10) == data
 
 
-def test_orphans_of_an_interrupted_message_are_swept_at_the_next_start(tmp_path: Path) -> None:
-    store = Store.open(tmp_path / "gateway.db")
+def test_orphans_of_an_interrupted_message_are_swept_at_the_next_start(open_store: Callable[..., Store]) -> None:
+    store = open_store()
 
     async def stage(owner: int) -> None:
         await raw.stage(store, owner, bytes(2 * raw.CHUNK_BYTES))
@@ -314,15 +327,15 @@ def test_orphans_of_an_interrupted_message_are_swept_at_the_next_start(tmp_path:
         None,
     ).result(10)
     store.close()
-    store = Store.open(tmp_path / "gateway.db")
+    store = open_store()
     assert store.swept == 1
     assert {key >> 16 for key in store.read(keys).result(10)} == {6}
     store.close()
 
 
-def test_ids_grow_and_are_never_used_again(tmp_path: Path) -> None:
+def test_ids_grow_and_are_never_used_again(open_store: Callable[..., Store]) -> None:
     clock = [1_800_000_000_000]
-    store = Store.open(tmp_path / "gateway.db", now_ms=lambda: clock[0])
+    store = open_store(now_ms=lambda: clock[0])
     first, second = store.ids.next(), store.ids.next()
     assert second == first + 1
     store.submit(
@@ -337,7 +350,7 @@ def test_ids_grow_and_are_never_used_again(tmp_path: Path) -> None:
     ).result(10)
     store.close()
     clock[0] -= 3_600_000  # the clock was set back while the daemon was down
-    store = Store.open(tmp_path / "gateway.db", now_ms=lambda: clock[0])
+    store = open_store(now_ms=lambda: clock[0])
     assert store.ids.next() > second
     store.close()
 
