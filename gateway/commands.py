@@ -132,6 +132,8 @@ def _id(text: str, kind: str) -> int:
 
 async def _queue_list(desk: Desk, args: Args) -> Any:
     queue = args.get("queue")
+    if queue is not None:
+        queue = queue.encode("utf-8", "replace").decode()  # a shell may hand over bytes that are no text
     if queue is not None and queue.lower().startswith(personal_queue("")):
         queue = queue.lower()
     found = await desk.store.read(conversations.list_conversations, queue, bool(args.get("all")), args.get("limit"))
