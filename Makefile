@@ -35,7 +35,7 @@ types: $(READY)
 layers: $(READY)
 	$(BIN)/lint-imports --no-logo
 
-bench: $(READY) ## our figures beside the peers', in one run
+bench: peers $(READY) ## our figures beside the peers', in one run
 	$(BIN)/python -m benchmarks $(BENCH)
 
 test-peers: peers $(READY) ## only the tests against real servers
