@@ -12,17 +12,19 @@ import time
 from datetime import timedelta
 from typing import Final
 
+_PATIENCE: Final = 0.1  # seconds
 _OTHERS: Final = ("imap", "http")  # names of sockets that are not for submission
 
 
 def notify(**states: str | int) -> None:
-    """Tell systemd, e.g. `notify(READY=1, STATUS="…")`. Never raises: a deaf systemd must not stop the mail."""
+    """Tell systemd, e.g. `notify(READY=1, STATUS="…")`. Never raises, nor waits: a deaf systemd must not stop the mail."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
     text = "\n".join(f"{name}={value}" for name, value in states.items())
     target = "\0" + address[1:] if address.startswith("@") else address  # the abstract namespace
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.settimeout(_PATIENCE)  # its queue may be full, and this is the thread that everything waits for
         channel.sendto(text.encode(), target)
 
 

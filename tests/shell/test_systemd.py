@@ -46,6 +46,21 @@ def test_a_notice_reaches_a_socket_in_the_abstract_namespace(
     assert ear.recv(1000) == b"STOPPING=1"
 
 
+def test_a_systemd_that_reads_nothing_holds_nobody_up(
+    ear: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ear.bind(str(tmp_path / "notify"))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as full:
+        full.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            for _ in range(10_000):
+                full.sendto(b"WATCHDOG=1", str(tmp_path / "notify"))
+    began = time.monotonic()
+    systemd.notify(WATCHDOG=1)
+    assert time.monotonic() - began < 5
+
+
 def test_reloading_says_when_by_the_monotonic_clock(
     ear: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
