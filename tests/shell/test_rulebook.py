@@ -55,6 +55,12 @@ def test_at_start_with_a_bad_file_the_last_good_copy_is_in_force(gateway_toml: P
     assert book.origin == "last-good"
     assert book.error is not None
     assert 'rules.toml:2: unknown key "adress"' in book.error
+
+
+def test_the_mended_file_takes_the_place_of_the_copy(gateway_toml: Path) -> None:
+    opened(gateway_toml)
+    edit(gateway_toml, BAD)
+    book = opened(gateway_toml)
     edit(gateway_toml, SUPPORT)
     book.reload()
     assert (book.error, book.origin) == (None, "file")

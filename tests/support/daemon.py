@@ -134,17 +134,23 @@ class Daemon:
         self.wait_ready(timeout)
 
     def wait_ready(self, timeout: float = 30) -> None:
+        self.wait_notified("READY=1", timeout)
+
+    def wait_notified(self, word: str, timeout: float = 30) -> None:
+        """Wait for the next time that the daemon says `word` to systemd, e.g. "STOPPING=1"."""
         assert self._notify is not None
         assert self._process is not None
         deadline = time.monotonic() + timeout
         while True:
+            code = self._process.returncode
             with contextlib.suppress(TimeoutError):
-                if b"READY=1" in self._notify.recv(65536).split(b"\n"):
+                if word.encode() in self._notify.recv(65536).split(b"\n"):
                     return
-            if (code := self._process.returncode) is not None:
-                raise AssertionError(f"the daemon ended with {code} before it was ready:\n{self.log_tail()}")
+                continue
+            if code is not None:
+                raise AssertionError(f"the daemon ended with {code} before it said {word}:\n{self.log_tail()}")
             if time.monotonic() > deadline:
-                raise AssertionError(f"the daemon was not ready in {timeout} s:\n{self.log_tail()}")
+                raise AssertionError(f"the daemon did not say {word} in {timeout} s:\n{self.log_tail()}")
 
     def wait_end(self, timeout: float = 30) -> int:
         """Return its exit code."""
