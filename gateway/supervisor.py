@@ -79,7 +79,7 @@ class Supervisor:
                         self._tell_fault(ward, kind, "it ended by itself")
                     except Unavailable as error:  # the store, before the task has a loop of its own: weather
                         events.warn("task-waits", touchpoint=ward.touchpoint, task=kind, cause=str(error))
-                        self._health.set_state(ward.touchpoint, "waiting", connected=False, cause=str(error))
+                        self._set_state(ward, kind, "waiting", str(error))
                     except Exception as error:
                         self._health.bugs += 1
                         events.bug("task-failed", error, touchpoint=ward.touchpoint, task=kind)
@@ -99,13 +99,18 @@ class Supervisor:
     def _tell_fault(self, ward: _Ward, kind: str, cause: str) -> None:
         ward.faults += 1
         self._nursery.start_soon(self._forgive, ward, kind, ward.faults)
-        self._health.set_state(ward.touchpoint, "failed", connected=False, cause=cause)
+        self._set_state(ward, kind, "failed", cause)
         self._health.alarm(
             ward.touchpoint,
             f"{kind}-bug",
             f"the {kind} task failed by a fault of the gateway ({cause}); it is started again",
             "no mail is lost; please report the traceback in the log",
         )
+
+    def _set_state(self, ward: _Ward, kind: str, state: str, cause: str) -> None:
+        """The state of a touchpoint that also receives is that of its inbound task."""
+        if kind == "inbound" or (ward.touchpoint, "inbound") not in self._wards:
+            self._health.set_state(ward.touchpoint, state, connected=False, cause=cause)
 
     async def _forgive(self, ward: _Ward, kind: str, faults: int) -> None:
         """Take the alarm back once the task has run well for long since this fault."""

@@ -245,3 +245,28 @@ async def test_the_alarm_of_a_fault_goes_when_the_task_has_run_well_for_long(aut
         await trio.sleep(5)
         assert not list(health.alarms())
         await supervisor.stop("a", "inbound")
+
+
+async def test_the_state_of_a_touchpoint_that_also_receives_is_that_of_its_inbound_task(
+    autojump_clock: MockClock,
+) -> None:
+    health = new_health()
+
+    async def watch() -> None:
+        health.set_state("a", "watching", connected=True)
+        await trio.sleep_forever()
+
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    async with trio.open_nursery() as nursery:
+        supervisor = Supervisor(nursery, health)
+        supervisor.start("a", "inbound", None, watch)
+        supervisor.start("a", "outbound", None, fail)
+        supervisor.start("b", "outbound", None, fail)
+        await trio.sleep(5)
+        assert (health.touchpoint("a").state, health.touchpoint("a").connected) == ("watching", True)
+        assert health.touchpoint("b").state == "failed"
+        assert sorted(alarm.id for alarm in health.alarms()) == ["a/outbound-bug", "b/outbound-bug"]
+        await supervisor.stop_all("inbound")
+        await supervisor.stop_all("outbound")
