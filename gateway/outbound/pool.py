@@ -1,4 +1,4 @@
-"""A touchpoint's connections to its provider, and the mail that goes over them. Lives in the asyncio thread.
+"""What is due, sent over a touchpoint's connections. Lives in the asyncio thread.
 
 `drain` sends all that is due and returns. Each connection is worked by one task: claim a message, send it, record
 what became of it and claim the next in the same commit. The first connection is dialled alone; only when it works do
@@ -20,14 +20,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
-from pathlib import Path
-from ssl import SSLContext
 from typing import Final
 from weakref import WeakSet
 
 from gateway import events
-from gateway.connections.reach import tls_context
 from gateway.errors import Unavailable
 from gateway.model import Fate, Outcome, Phase, from_ms, show_id
 from gateway.outbound.attempt import (
@@ -42,18 +38,16 @@ from gateway.outbound.attempt import (
     refuse_beforehand,
     wants_notice,
 )
+from gateway.outbound.links import IDLE_SECONDS, Links, Stopped
 from gateway.outbound.outcome import Cause, Decision, Judged, Trouble, Wait, decide, defer_for, refuse_all
-from gateway.outbound.relay import Link, Login, NoLink, Timeouts, connect
+from gateway.outbound.relay import Link, NoLink, Timeouts
 from gateway.outbound.schedule import ladder_ms
 from gateway.state import outbox
 from gateway.state.lifecycle import LaneEvent
 from gateway.state.outbox import Begin, Claimed, Done, Step, Want
 from gateway.state.store import Store
 
-IDLE_SECONDS: Final = 30.0  # servers close sooner or later by themselves; a dial costs less than finding that out
 _STOP_SECONDS: Final = 8.0  # for attempts in flight, when we are told to stop; an answer to a final dot is worth that
-_QUIT_SECONDS: Final = 1.0  # for a provider to answer QUIT, when we are told to stop
-_NARROW_SECONDS: Final = 60.0  # after the provider refused one more connection
 _TELL_MS: Final = 1_000
 _STORE_SECONDS: Final = 1.0  # between two tries to record an outcome that the disk would not take
 _STORE_AWAY_MS: Final = 5_000  # before the next claim, after the disk would not take one
@@ -101,8 +95,7 @@ class Pool:
     ) -> None:
         self._store = store
         self._tell = tell
-        self._timeouts = timeouts or Timeouts()
-        self._idle_seconds = idle_seconds
+        self._links = Links(timeouts or Timeouts(), idle_seconds)
         self._stop_seconds = stop_seconds
         self._now_ms = now_ms
         self._dice = dice
@@ -110,13 +103,7 @@ class Pool:
         self._backoffs: tuple[int, ...] = ()
         self._probe_again = 0
         self._workers: set[asyncio.Task[None]] = set()
-        self._dials: set[asyncio.Task[Link]] = set()
-        self._links: set[Link] = set()  # up, busy or idle
-        self._idle: list[Link] = []
-        self._leaving: WeakSet[Link] = WeakSet()  # said QUIT, or dropped
         self._starts: deque[float] = deque()  # of the last minute, by the loop's clock
-        self._narrow_until = 0.0
-        self._narrow = 1
         self._not_before: int | None = None
         self._claims = 0
         self._told_at = 0
@@ -157,27 +144,21 @@ class Pool:
             self._spawn()
 
     async def close(self) -> None:
-        """End the idle connections, and wait until every connection is gone, within a bound. No drain may be under
-        way."""
-        for link in self._idle:
-            self._end(link)
-        self._idle.clear()
-        await asyncio.gather(*(link.wire.gone(_QUIT_SECONDS) for link in self._leaving))
+        """End the connections, and wait until they are gone, within a bound. No drain may be under way."""
+        await self._links.close()
 
     def hurry(self) -> None:
         """Cut every connection now."""
         self._is_stopping = True
-        for dial in self._dials:
-            dial.cancel()
-        for link in self._links:
-            link.wire.abort("the gateway is stopping at once")
+        self._links.abort_dials()
+        self._links.abort_busy("the gateway is stopping at once")
 
     # --- workers -----------------------------------------------------------------------------------------------------
 
     def _spawn(self) -> None:
-        if self._is_stopping or len(self._workers) >= self._room():
+        if self._is_stopping or len(self._workers) >= self._links.room(self._of):
             return
-        if self._workers and not any(link.completed for link in self._links):
+        if self._workers and not self._links.has_proven:
             return  # the first one still finds out whether the provider is there
         worker = asyncio.get_running_loop().create_task(self._work())
         self._workers.add(worker)
@@ -191,14 +172,8 @@ class Pool:
             elif self._fault is None:
                 self._fault = error
 
-    def _room(self) -> int:
-        connections = self._of.touchpoint.pace.connections
-        if asyncio.get_running_loop().time() < self._narrow_until:
-            return min(connections, self._narrow)
-        return connections
-
     async def _work(self) -> None:
-        link = self._take_idle()
+        link = self._links.take_idle(self._of)
         try:
             claimed = await self._claim(link)
             while claimed is not None:
@@ -232,7 +207,7 @@ class Pool:
         if fault is not None:
             raise fault
         if not is_usable:
-            self._put_back(link, is_usable=False)
+            self._links.end(link)
         if want is None and goes_on:
             following = await self._claim(link if is_usable else None)
         elif want is not None:
@@ -357,58 +332,23 @@ class Pool:
     async def _dial(self, claimed: Claimed) -> Link | None:
         """Return a new connection for a claimed message; without one, the message is put back and what that means
         for the lane is recorded with it."""
-        dial = asyncio.get_running_loop().create_task(self._connect())
-        self._dials.add(dial)
         try:
-            link = await dial
+            link = await self._links.dial(self._of)
         except NoLink as no:
             await self._record_no_link(claimed, no)
             return None
-        except asyncio.CancelledError:
-            if not self._is_stopping:
-                raise
+        except Stopped:
             stopping = defer_for(Trouble(LaneEvent.PAUSE, Cause.UNREACHABLE, "the gateway was stopping"), Phase.CONNECT)
             await self._step(Step(put_back(claimed, stopping, None, self._of, self._moment())))
             return None
-        finally:
-            self._dials.discard(dial)
-            dial.cancel()
-        self._links.add(link)
         self._tell(Connected(link.server.host))
         return link
 
-    async def _connect(self) -> Link:
-        touchpoint = self._of.touchpoint
-        server = touchpoint.smtp
-        if server is None or touchpoint.auth != "password":
-            detail = "sending with OAuth is not yet in force" if server else "the touchpoint has no SMTP server"
-            raise NoLink(Trouble(LaneEvent.HOLD, Cause.LOGIN, detail), Phase.LOGIN)
-        try:
-            login = None
-            if touchpoint.password is not None:
-                login = Login(touchpoint.smtp_login, await asyncio.to_thread(touchpoint.password.resolve))
-            tls = None
-            if not server.scheme.endswith("+insecure"):
-                tls = await asyncio.to_thread(_tls_for, touchpoint.ca_file)
-        except Unavailable as error:
-            raise NoLink(Trouble(LaneEvent.HOLD, Cause.LOGIN, str(error)), Phase.LOGIN) from None
-        return await connect(
-            server,
-            hostname=self._of.hostname,
-            login=login,
-            tls=tls,
-            timeouts=self._timeouts,
-            source_address=self._of.source_address,
-        )
-
     async def _record_no_link(self, claimed: Claimed, no: NoLink) -> None:
-        others = sum(link.is_alive for link in self._links)
         at = self._moment()
         change = None
-        if others:
-            # The provider refuses one connection more than we have: that is about their number, not about the lane.
-            self._narrow, self._narrow_until = others, asyncio.get_running_loop().time() + _NARROW_SECONDS
-            events.warn("connections-narrowed", touchpoint=claimed.touchpoint, connections=others, cause=str(no))
+        if self._links.alive:
+            self._links.narrow(claimed.touchpoint, no)
         else:
             change = change_of(no.trouble, self._of, at)
         done = put_back(claimed, defer_for(no.trouble, no.phase, no.reply), change, self._of, at)
@@ -421,42 +361,19 @@ class Pool:
         per_connection = self._of.touchpoint.pace.per_connection
         return per_connection is not None and link.completed >= per_connection
 
-    def _take_idle(self) -> Link | None:
-        while self._idle:
-            link = self._idle.pop()
-            if link.is_alive and self._of.touchpoint.smtp == link.server:
-                return link
-            self._end(link)
-        return None
-
-    def _put_back(self, link: Link, *, is_usable: bool = True) -> None:
-        if is_usable and link.is_alive and not self._is_stopping and not self._is_worn(link):
-            if link not in self._idle:
-                self._idle.append(link)
-                asyncio.get_running_loop().call_later(self._idle_seconds, self._retire, link, link.completed)
-            return
-        self._end(link)
-
-    def _end(self, link: Link) -> None:
-        self._links.discard(link)
-        self._leaving.add(link)
-        link.close()
-
-    def _retire(self, link: Link, completed: int) -> None:
-        if link in self._idle and link.completed == completed:
-            self._idle.remove(link)
-            self._end(link)
+    def _put_back(self, link: Link) -> None:
+        if self._is_stopping or self._is_worn(link):
+            self._links.end(link)
+        else:
+            self._links.put_back(link)
 
     # --- stopping ----------------------------------------------------------------------------------------------------
 
     async def _stop(self) -> None:
         self._is_stopping = True
-        for dial in self._dials:
-            dial.cancel()
+        self._links.abort_dials()
         await self._wait_for_workers(self._stop_seconds)
-        for link in self._links:
-            if link not in self._idle:
-                link.wire.abort("the gateway was stopping")
+        self._links.abort_busy("the gateway was stopping")
         await self._wait_for_workers(self._stop_seconds)
         for worker in self._workers:
             worker.cancel()
@@ -486,20 +403,3 @@ def hurry() -> None:
     """Cut every connection of every pool, for a stop that cannot wait. Call it in the asyncio thread."""
     for pool in list(_pools):
         pool.hurry()
-
-
-def _tls_for(ca_file: Path | None) -> SSLContext:
-    changed_at = None if ca_file is None else _mtime(ca_file)
-    return _tls_cached(ca_file, changed_at)
-
-
-@lru_cache(maxsize=64)
-def _tls_cached(ca_file: Path | None, changed_at: int | None) -> SSLContext:
-    return tls_context(ca_file)
-
-
-def _mtime(path: Path) -> int | None:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return None

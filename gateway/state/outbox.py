@@ -16,11 +16,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain
-from typing import Any, Final
+from typing import Final
 
-from gateway.model import OutboxKind, Submission, from_ms, read_id, show_id, to_ms
+from gateway.model import OutboxKind, Submission, to_ms
 from gateway.state import lanes, queues, raw
-from gateway.state.lifecycle import PERSON, SETTLED, WAITING, Event, LaneState, State, move
+from gateway.state.lifecycle import SETTLED, WAITING, Event, State, move
+from gateway.state.outbox_view import Stopped as Stopped
+from gateway.state.outbox_view import count_open as count_open  # one name for callers: what is in the outbox
+from gateway.state.outbox_view import list_outbox as list_outbox
+from gateway.state.outbox_view import show_outbox as show_outbox
 from gateway.state.raw import CHUNK_BYTES, Chunk, chunk_key
 from gateway.state.rows import insert_many
 
@@ -507,111 +511,6 @@ def _retry(db: sqlite3.Connection, item: Retry) -> Retried:
     shut = [lane for lane in lanes.look(db, touchpoints).values() if lane.until_at is not None]
     lanes.write(db, [lane.put_off(min(lane.until_at or item.now, item.now)) for lane in shut])
     return Retried(len(rows), tuple(touchpoints))
-
-
-Stopped = Callable[[str], str | None]
-
-
-def list_outbox(
-    db: sqlite3.Connection,
-    include_settled: bool = False,
-    limit: int | None = None,
-    stopped: Stopped = lambda touchpoint: None,
-) -> list[dict[str, Any]]:
-    """Return messages as `outbox list --json` shows them, oldest first; `limit` keeps the newest.
-
-    `stopped`: why a touchpoint is not running, None where it is; the mail of one that is not shows as held.
-    """
-    source = (
-        "SELECT id FROM outbox"
-        if include_settled
-        else "SELECT DISTINCT outbox AS id FROM recipient INDEXED BY recipient_open WHERE settled_at IS NULL"
-    )
-    values: tuple[int, ...] = ()
-    if limit is not None:
-        source, values = f"{source} ORDER BY id DESC LIMIT ?", (limit,)
-    return _show(db, f"outbox.id IN ({source})", values, stopped)
-
-
-def show_outbox(
-    db: sqlite3.Connection, id: int | str, stopped: Stopped = lambda touchpoint: None
-) -> dict[str, Any] | None:
-    """Return one message in the shape of `list_outbox`, or None when there is no such id."""
-    number = read_id(id) if isinstance(id, str) else id
-    found = _show(db, "outbox.id = ?", (number or 0,), stopped)
-    return found[0] if found else None
-
-
-def count_open(db: sqlite3.Connection, stopped: Stopped = lambda touchpoint: None) -> dict[str, dict[str, int]]:
-    """Return recipients by touchpoint and state, for `status`: queued, sending, deferred, held, uncertain."""
-    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    known = lanes.look_at_all(db)
-    for touchpoint, state, count in db.execute(
-        "SELECT touchpoint, state, count(*) FROM recipient INDEXED BY recipient_open WHERE settled_at IS NULL"
-        " GROUP BY touchpoint, state"
-    ):
-        shown, _, _ = _shown(State(state), None, known.get(touchpoint), stopped(touchpoint))
-        counts[touchpoint][shown] += count
-    return {touchpoint: dict(found) for touchpoint, found in counts.items()}
-
-
-def _show(db: sqlite3.Connection, where: str, values: tuple[int, ...], stopped: Stopped) -> list[dict[str, Any]]:
-    known = lanes.look_at_all(db)
-    messages: dict[int, dict[str, Any]] = {}
-    rows = db.execute(
-        "SELECT outbox.id, outbox.touchpoint, agent, message_id, subject, accepted_at, address, state, attempts,"
-        " next_attempt_at, reply FROM outbox JOIN recipient ON recipient.outbox = outbox.id"
-        f" WHERE {where} ORDER BY outbox.id, number",
-        values,
-    )
-    for id, touchpoint, agent, message_id, subject, accepted_at, address, state, attempts, next_at, reply in rows:
-        message = messages.get(id)
-        if message is None:
-            message = messages[id] = {
-                "id": show_id(id),
-                "touchpoint": touchpoint,
-                "agent": agent,
-                "message_id": message_id,
-                "subject": subject,
-                "accepted_at": _rfc3339(accepted_at),
-                "cause": None,
-                "recipients": [],
-            }
-        shown, next_at, cause = _shown(State(state), next_at, known.get(touchpoint), stopped(touchpoint))
-        if message["cause"] is None and state not in (State.DELIVERED, State.CANCELLED):
-            message["cause"] = cause or reply
-        message["recipients"].append(
-            {
-                "address": address,
-                "state": shown,
-                "attempts": attempts,
-                "next_attempt_at": _rfc3339(next_at),
-                "reply": reply,
-            }
-        )
-    return list(messages.values())
-
-
-def _shown(
-    state: State, next_at: int | None, lane: lanes.Lane | None, stopped: str | None
-) -> tuple[str, int | None, str | None]:
-    """Return state, next attempt and cause as people see them: a lane that is not open stands before its mail."""
-    if state not in WAITING:
-        return state.value, next_at, None
-    if stopped is not None:
-        return "held", None, stopped
-    if lane is None or lane.is_open:
-        return state.value, next_at, None
-    cause = lane.cause if lane.detail is None else f"{lane.cause}: {lane.detail}"
-    if lane.cause == PERSON:
-        return "held", None, lane.detail or "held by a person"
-    if next_at is not None and lane.until_at is not None:
-        next_at = max(next_at, lane.until_at)
-    return "held" if lane.state is LaneState.HELD else State.DEFERRED.value, next_at, cause
-
-
-def _rfc3339(at: int | None) -> str | None:
-    return None if at is None else from_ms(at).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 # --- many rows in one statement --------------------------------------------------------------------------------------
