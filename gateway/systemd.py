@@ -17,7 +17,7 @@ _OTHERS: Final = ("imap", "http")  # names of sockets that are not for submissio
 
 
 def notify(**states: str | int) -> None:
-    """Tell systemd, e.g. `notify(READY=1, STATUS="…")`. Never raises, nor waits: a deaf systemd must not stop the mail."""
+    """Tell systemd, e.g. `notify(READY=1, STATUS="…")`. Neither raises nor waits: a deaf one must not stop the mail."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
