@@ -1,0 +1,267 @@
+"""The pool alone, where its neighbours fail it: a disk that will not take an outcome, a stop that cannot wait."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from gateway.config import Touchpoint
+from gateway.errors import Unavailable
+from gateway.outbound import pool as pools
+from gateway.outbound.attempt import Settings
+from gateway.outbound.outcome import Trouble
+from gateway.outbound.pool import Connected, Pool, Sent, Told
+from gateway.outbound.relay import Timeouts
+from gateway.outbound.schedule import RetryPolicy
+from gateway.state import lanes, outbox
+from gateway.state.lifecycle import LaneState
+from gateway.state.store import Store
+from gateway.state.ticket import Ticket, wake
+from tests.support.outgoing import ADDRESS, TOUCHPOINT, accept, counted, listed, states
+from tests.support.scripted import CUT, HANG, ScriptedProvider
+
+BRISK = Timeouts(dial=5, tls=5, greeting=5, command=5, data=5, block=5, dot=5)
+
+
+@pytest.fixture
+def provider() -> Iterator[ScriptedProvider]:
+    with ScriptedProvider() as provider:
+        yield provider
+
+
+class FailingStore(Store):
+    """A store whose disk is full for the next `failures` steps that `fails_for` picks."""
+
+    failures = 0
+
+    @staticmethod
+    def fails_for(step: outbox.Step) -> bool:
+        return True
+
+    def submit(self, operation: Any, item: Any) -> Any:
+        if operation is outbox.step and self.failures and self.fails_for(item):
+            self.failures -= 1
+            ticket: Ticket[None] = Ticket()
+            ticket.settle(None, Unavailable("the disk is full; make room"))
+            wake([ticket])
+            return ticket
+        return super().submit(operation, item)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[FailingStore]:
+    store = FailingStore.open(tmp_path / "gateway.db")
+    assert isinstance(store, FailingStore)
+    yield store
+    store.close()
+
+
+def settings(provider: ScriptedProvider, **keys: Any) -> Settings:
+    touchpoint = Touchpoint.model_validate(
+        {
+            "id": TOUCHPOINT, "address": ADDRESS, "name": "Support", "active": True, "direction": "outbound",
+            "smtp": f"smtp+insecure://127.0.0.1:{provider.port}", **keys,
+        }
+    )  # fmt: skip
+    return Settings(touchpoint, "gateway.example", "", RetryPolicy())
+
+
+def play(store: Store, act: Callable[[Pool], Awaitable[Any]], **options: Any) -> tuple[Any, list[Told]]:
+    """Run `act` with a pool that is closed behind it; return its result and what the pool told."""
+    told: list[Told] = []
+
+    async def main() -> Any:
+        pool = Pool(store, told.append, timeouts=BRISK, **options)
+        try:
+            return await act(pool)
+        finally:
+            await pool.close()
+            await asyncio.sleep(0.01)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main()), told
+
+
+def lane_of(store: Store) -> lanes.Lane:
+    return store.read(lanes.look, [TOUCHPOINT]).result(10)[TOUCHPOINT]
+
+
+async def until(check: Callable[[], Any], seconds: float = 10) -> None:
+    async with asyncio.timeout(seconds):
+        while not check():  # noqa: ASYNC110 - what it looks at is in another thread
+            await asyncio.sleep(0.01)
+
+
+def test_it_tells_of_the_connection_and_of_the_first_message(store: Store, provider: ScriptedProvider) -> None:
+    for _ in range(3):
+        accept(store)
+    drained, told = play(store, lambda pool: pool.drain(settings(provider)))
+    assert (drained.claims, drained.not_before) == (3, None)
+    assert told[0] == Connected("127.0.0.1")
+    assert isinstance(told[1], Sent)
+    assert datetime.now(UTC) - told[1].at < timedelta(seconds=10)
+
+
+def test_an_outcome_is_handed_to_the_disk_until_it_takes_it(
+    store: FailingStore, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The provider has the message; that nobody could write it down must not send it again."""
+    monkeypatch.setattr(pools, "_STORE_SECONDS", 0.05)
+    store.fails_for = staticmethod(lambda step: step.done is not None)  # type: ignore[method-assign]  # set per test
+    store.failures = 3
+    accept(store)
+    play(store, lambda pool: pool.drain(settings(provider)))
+    assert states(store) == ["delivered"]
+    assert len(provider.taken) == 1
+
+
+def test_a_disk_that_takes_no_claim_is_asked_again_later(store: FailingStore, provider: ScriptedProvider) -> None:
+    store.failures = 1
+    accept(store)
+    drained, _ = play(store, lambda pool: pool.drain(settings(provider)))
+    assert drained.not_before is not None
+    assert drained.not_before > time.time() * 1000
+    assert states(store) == ["queued"]
+    assert provider.sessions == []
+
+
+def test_a_disk_that_is_full_when_data_should_begin_sends_nothing(
+    store: Store, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = store.submit
+    refused: list[Any] = []
+
+    def submit(operation: Any, item: Any) -> Any:
+        if operation is outbox.begin_data and not refused:
+            refused.append(item)
+            raise Unavailable("the disk is full; make room")
+        return real(operation, item)
+
+    monkeypatch.setattr(store, "submit", submit)
+    accept(store)
+    drained, _ = play(store, lambda pool: pool.drain(settings(provider)))
+    assert drained.not_before is not None
+    assert states(store) == ["deferred"]
+    assert provider.taken == []
+
+
+def test_a_stop_waits_within_a_bound_and_records_what_it_cut(store: Store, provider: ScriptedProvider) -> None:
+    provider.script = lambda phase, argument, session: HANG if phase == "dot" else None
+    accept(store)
+    accept(store)
+
+    async def act(pool: Pool) -> float:
+        drain = asyncio.create_task(pool.drain(settings(provider, pace={"connections": 1})))
+        await until(lambda: provider.sessions and provider.sessions[0].taken)
+        begun = time.monotonic()
+        while not drain.done():
+            drain.cancel()  # again and again, as the bridge does
+            await asyncio.wait((drain,), timeout=0.05)
+        assert drain.cancelled()
+        return time.monotonic() - begun
+
+    seconds, _ = play(store, act, stop_seconds=0.5)
+    assert 0.5 <= seconds < 4
+    # The other one was never tried; it shows as deferred, because the link that was cut has paused the lane
+    assert counted(states(store)) == {"deferred": 1, "uncertain": 1}
+    assert "stopping" in str(listed(store)[0]["cause"])
+
+
+def test_a_stop_that_cannot_wait_cuts_at_once(store: Store, provider: ScriptedProvider) -> None:
+    provider.script = lambda phase, argument, session: HANG if phase == "dot" else None
+    accept(store)
+
+    async def act(pool: Pool) -> float:
+        drain = asyncio.create_task(pool.drain(settings(provider)))
+        await until(lambda: provider.sessions and provider.sessions[0].taken)
+        begun = time.monotonic()
+        drain.cancel()
+        pools.hurry()
+        await asyncio.wait((drain,))
+        return time.monotonic() - begun
+
+    seconds, _ = play(store, act, stop_seconds=30)
+    assert seconds < 5
+    assert states(store) == ["uncertain"]
+
+
+def test_a_connection_is_kept_for_a_while_and_then_ended(store: Store, provider: ScriptedProvider) -> None:
+    accept(store)
+
+    async def act(pool: Pool) -> None:
+        await pool.drain(settings(provider))
+        assert provider.open_connections == 1
+        accept(store)
+        await pool.drain(settings(provider))
+        await until(lambda: provider.open_connections == 0)
+
+    play(store, act, idle_seconds=0.2)
+    assert [session.taken for session in provider.sessions] == [2]
+    assert provider.sessions[0].commands[-1] == "QUIT"
+
+
+def test_a_nudge_puts_another_connection_to_work(store: Store, provider: ScriptedProvider) -> None:
+    """One message takes for ever; what is accepted meanwhile does not wait for it."""
+    accept(store)
+
+    async def act(pool: Pool) -> None:
+        pace = {"connections": 2}
+        await pool.drain(settings(provider, pace=pace))
+        provider.script = lambda phase, argument, session: (
+            HANG if phase == "dot" and session.number == 1 and session.taken == 2 else None
+        )
+        accept(store)
+        drain = asyncio.create_task(pool.drain(settings(provider, pace=pace)))
+        await until(lambda: provider.sessions[0].taken == 2)
+        accept(store)
+        pool.nudge()
+        await until(lambda: counted(states(store)) == {"delivered": 2, "sending": 1})
+        provider.cut_all()
+        await drain
+
+    play(store, act)
+    assert counted(states(store)) == {"delivered": 2, "uncertain": 1}
+
+
+def test_a_nudge_without_a_drain_does_nothing(store: Store, provider: ScriptedProvider) -> None:
+    accept(store)
+
+    async def act(pool: Pool) -> None:
+        pool.nudge()
+        await asyncio.sleep(0.05)
+
+    play(store, act)
+    assert provider.sessions == []
+
+
+def test_a_touchpoint_that_needs_oauth_is_held_and_says_so(store: Store, provider: ScriptedProvider) -> None:
+    accept(store)
+    _, told = play(store, lambda pool: pool.drain(settings(provider, auth="oauth2")))
+    (trouble,) = told
+    assert isinstance(trouble, Trouble)
+    assert "OAuth" in trouble.detail
+    assert lane_of(store).cause == "login"
+
+
+def test_a_message_that_kills_connections_does_not_stop_the_others(store: Store, provider: ScriptedProvider) -> None:
+    """It waits by its own schedule, off the give-up clock; the mail behind it leaves."""
+    poison = accept(store, "poison@clients.example")
+    others = [accept(store) for _ in range(5)]
+    provider.script = lambda phase, argument, session: CUT if argument == "poison@clients.example" else None
+
+    async def act(pool: Pool) -> None:
+        await pool.drain(settings(provider))
+        assert lane_of(store).state is LaneState.PAUSED  # a first connection that is cut may be an outage
+        await store.submit(lanes.try_now, (TOUCHPOINT, round(time.time() * 1000)))
+        await pool.drain(settings(provider))
+
+    play(store, act)
+    assert [states(store, id) for id in others] == [["delivered"]] * 5
+    assert states(store, poison) == ["deferred"]
