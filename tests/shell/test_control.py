@@ -7,7 +7,7 @@ import stat
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -37,7 +37,18 @@ async def unwritable(args: Mapping[str, Any]) -> Any:
     return b"no JSON"
 
 
-HANDLERS = {"echo": echo, "refuse": refuse, "away": away, "broken": broken, "unwritable": unwritable}
+async def listing(args: Mapping[str, Any]) -> Any:
+    return [{"number": number, "text": "naïve 🙂, \n]"} for number in range(args["count"])]
+
+
+HANDLERS = {
+    "listing": listing,
+    "echo": echo,
+    "refuse": refuse,
+    "away": away,
+    "broken": broken,
+    "unwritable": unwritable,
+}
 
 
 @asynccontextmanager
@@ -55,6 +66,27 @@ async def ask(path: Path, command: str, **args: Any) -> Any:
 async def test_a_command_is_answered(tmp_path: Path) -> None:
     async with serving(tmp_path / "control.sock") as path:
         assert await ask(path, "echo", id="x", text="naïve 🙂") == {"id": "x", "text": "naïve 🙂"}
+
+
+@pytest.mark.parametrize("count", [0, 1, 99, 100, 101, 200, 1234])
+async def test_a_listing_comes_whole_however_long_it_is(tmp_path: Path, count: int) -> None:
+    async with serving(tmp_path / "control.sock") as path:
+        found = await ask(path, "listing", count=count)
+    assert found == await listing({"count": count})
+
+
+async def test_a_long_listing_is_made_text_in_pieces_between_which_others_have_their_turn() -> None:
+    pieces: list[bytes] = []
+
+    class Stream:
+        async def send_all(self, data: bytes) -> None:
+            pieces.append(data)
+            await trio.lowlevel.checkpoint()
+
+    found = await listing({"count": 20_000})
+    await control._send(cast(trio.SocketStream, Stream()), {"result": found})
+    assert json.loads(b"".join(pieces)) == {"result": found}
+    assert max(map(len, pieces)) < 20_000  # bytes: well under a millisecond's work
 
 
 @pytest.mark.parametrize(
