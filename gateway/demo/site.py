@@ -147,7 +147,9 @@ class Site:
             (self.home / folder).mkdir(mode=0o700)
         for account in provider.accounts:
             if account.address in (SUPPORT, SALES):
-                (self.home / "secrets" / account.address.partition("@")[0]).write_text(account.password + "\n")
+                secret = self.home / "secrets" / account.address.partition("@")[0]
+                secret.touch(mode=0o600)
+                secret.write_text(account.password + "\n")
         (self.home / "signatures" / "support.html").write_text(_SIGNATURE_HTML)
         (self.home / "signatures" / "support.txt").write_text(SIGNATURE_TEXT)
         self.config.write_text(_GATEWAY.format(host=HOST, submission_port=self.submission_port))
