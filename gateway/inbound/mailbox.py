@@ -29,7 +29,7 @@ from gateway.inbound import session as imap
 from gateway.inbound import watcher
 from gateway.inbound.fetch import Headed, Listed
 from gateway.inbound.identity import fingerprint
-from gateway.inbound.session import LoginRefused, NotGiven, Selected, Session
+from gateway.inbound.session import LoginRefused, NoFolder, NotGiven, Selected, Session
 from gateway.inbound.watcher import Pass, Planned, Take, Watch
 from gateway.model import Arrival, Location, to_ms
 from gateway.state import mailboxes
@@ -45,7 +45,7 @@ _RELIST_MESSAGES: Final = 500
 # The server's clock is not ours, and INTERNALDATE has no fractions. After a change of UIDVALIDITY a message of these
 # minutes is rather taken too much than missed.
 _CLOCKS_DIFFER: Final = timedelta(minutes=5)
-ALARMS: Final = ("imap-login", "unreachable", "other-folders")  # keys of those that we raise
+ALARMS: Final = ("imap-login", "unreachable", "other-folders", "missing-folder")  # keys of those that we raise
 _ALARM_AFTER: Final = 3  # failures in a row: a provider's hiccup is not worth a person's look
 _RELOAD_SEEN_WITHIN: Final = 0.5  # seconds
 _PYTHON_SLICE: Final = 32  # messages handled before other tasks get their turn
@@ -83,6 +83,7 @@ async def run(
     parts = _Parts(touchpoint, bridge, store, intake, current, health)
     if not others:
         health.clear(touchpoint.id, "other-folders")
+        health.clear(touchpoint.id, "missing-folder")
     task_status.started()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_Mailbox(parts, watch, speaks=True).run)
@@ -127,6 +128,7 @@ class _Mailbox:
         self._selected = Selected(0, None, 0)
         self._suspects: Mapping[int, int] = {}
         self._cause = ""  # of the last failure
+        self._missing: dict[str, str] = {}  # folders that the server does not open, and its words
         self._passwords = trio.CapacityLimiter(1)
         self._alarmed = "unreachable" if speaks else "other-folders"
 
@@ -164,7 +166,15 @@ class _Mailbox:
             case watcher.Connect():
                 return await self._connect()
             case watcher.Open(folder):
-                return await self._open(folder)
+                try:
+                    opened = await self._open(folder)
+                except NoFolder as error:
+                    if len(self._watch.folders) == 1:
+                        raise
+                    self._miss(folder, str(error))
+                    return watcher.Missing()
+                self._miss(folder, None)
+                return opened
             case watcher.Renumber(folder):
                 return await self._renumber(folder)
             case watcher.Look(cursor=cursor, few=few, retry=retry):
@@ -229,6 +239,19 @@ class _Mailbox:
                 self._id, self._alarmed, cause, "see the cause; we keep trying, no mail is lost meanwhile"
             )
         return watcher.Failed(refused, fetching)
+
+    def _miss(self, folder: str, cause: str | None) -> None:
+        """One of several folders cannot be opened, or can again (None); what lies in the others comes all the same."""
+        if cause is None:
+            self._missing.pop(folder, None)
+        elif self._missing.get(folder) != cause:
+            events.warn("folder-missing", touchpoint=self._id, folder=folder, cause=cause)
+            self._missing[folder] = cause
+        if self._missing:
+            action = "mend `folders` or the folder's name at the provider, then: mail-gateway reload"
+            self._health.alarm(self._id, "missing-folder", "; ".join(self._missing.values()), action)
+        elif not self._speaks:
+            self._health.clear(self._id, "missing-folder")
 
     def _synced(self, event: watcher.Looked) -> None:
         if not (event.more or event.stirred):

@@ -51,6 +51,10 @@ class LoginRefused(Unavailable):
     """The provider answered, and does not let this login in."""
 
 
+class NoFolder(Unavailable):
+    """The provider does not open a folder; the session goes on."""
+
+
 class NotGiven(Unavailable):
     """The provider answered NO or BAD to a FETCH; the session goes on."""
 
@@ -251,7 +255,7 @@ class Session:
     # --- folders -----------------------------------------------------------------------------------------------------
 
     async def select(self, folder: str) -> Selected:
-        """Open a folder for reading. Raises Unavailable when the server does not have it."""
+        """Open a folder for reading. Raises NoFolder when the server does not have it."""
         found: dict[str, int] = {"exists": 0}
         self._wire.exists = 0
 
@@ -265,9 +269,7 @@ class Session:
 
         answer = await self._run("EXAMINE", self._folder_argument(folder), take=take)
         if not answer.ok:
-            raise Unavailable(
-                f"{self._server} does not open the folder {folder!r}: {clean(answer.text)}; check `folders`"
-            )
+            raise NoFolder(f"{self._server} does not open the folder {folder!r}: {clean(answer.text)}; check `folders`")
         if "uidvalidity" not in found:
             raise Unavailable(f"{self._server} gives no UIDVALIDITY for {folder!r}; it cannot be read without loss")
         return Selected(found["uidvalidity"], found.get("uidnext"), found["exists"])

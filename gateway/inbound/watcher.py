@@ -72,6 +72,11 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
+class Missing:
+    """The server does not open this folder. The session goes on, and the folders behind it have their turn."""
+
+
+@dataclass(frozen=True, slots=True)
 class Looked:
     """What lay above the cursor was listed and taken, as far as `cursor`.
 
@@ -104,7 +109,7 @@ class Failed:
     fetching: tuple[int, ...] = ()
 
 
-Event = Begun | Connected | Opened | Looked | Waited | Left | Failed
+Event = Begun | Connected | Opened | Missing | Looked | Waited | Left | Failed
 
 
 # --- actions ---------------------------------------------------------------------------------------------------------
@@ -198,10 +203,9 @@ def decide(watch: Watch, state: State, event: Event, now: float, jitter: float) 
             state = replace(state, cursor=cursor, suspects=_above(state.suspects, cursor))
             if more or stirred:
                 return state, _look(watch, state, cursor, few=not more)
-            state = replace(state, failures=0, looked_at=now)
-            if state.folder + 1 < len(watch.folders):
-                return replace(state, folder=state.folder + 1), Open(watch.folders[state.folder + 1])
-            return state, _wait(watch, state, now)
+            return _onward(watch, replace(state, failures=0, looked_at=now), now)
+        case Missing():
+            return _onward(watch, replace(state, looked_at=now), now)
         case Waited(stirred, can_idle):
             state = replace(state, can_idle=state.can_idle and can_idle)
             if len(watch.folders) > 1:
@@ -218,6 +222,12 @@ def decide(watch: Watch, state: State, event: Event, now: float, jitter: float) 
             failures, refusals = state.failures + 1, state.refusals + refused
             state = replace(state, failures=failures, refusals=refusals, suspects=suspects)
             return state, Rest(rest_after(failures, refusals if refused else 0, jitter).total_seconds())
+
+
+def _onward(watch: Watch, state: State, now: float) -> tuple[State, Action]:
+    if state.folder + 1 < len(watch.folders):
+        return replace(state, folder=state.folder + 1), Open(watch.folders[state.folder + 1])
+    return state, _wait(watch, state, now)
 
 
 def _look(watch: Watch, state: State, cursor: int, few: bool, retry: bool = False) -> Look:

@@ -286,6 +286,22 @@ async def test_other_folders_are_looked_at_in_turn(
         await gateway.has(1, 2, 3)
 
 
+async def test_a_folder_that_is_not_there_keeps_none_behind_it_from_being_read(
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mailbox, "_OTHER_FOLDERS_EVERY", timedelta(milliseconds=30))
+    server = ImapServer()
+    server.folders |= {"Junk": {}}
+    async with box(tmp_path, server, 'folders = ["INBOX", "Gone", "Junk"]') as gateway:
+        await gateway.until(lambda: gateway.folder("Junk"), "the folder behind it")
+        await server.deliver(letter(1), folder="Junk")
+        await gateway.has(1)
+        (alarm,) = gateway.health.alarms()
+        assert "'Gone'" in alarm.cause
+        server.folders["Gone"] = {}
+        await gateway.until(lambda: not list(gateway.health.alarms()), "no alarm once it is there")
+
+
 async def test_tls_is_verified_by_the_touchpoints_authority(tmp_path: Path, quick: None) -> None:
     authority = Authority(tmp_path)
     pair = authority.issue("server")

@@ -21,6 +21,7 @@ from gateway.inbound.watcher import (
     Left,
     Look,
     Looked,
+    Missing,
     Open,
     Opened,
     Pass,
@@ -112,6 +113,14 @@ def test_other_folders_are_opened_in_turn_and_again() -> None:
     state, action = decide(watch, state, Looked(9), 0.0, 0.0)
     assert action == Sleep(60.0)
     assert decide(watch, state, Waited(), 60.0, 0.0)[1] == Open("Junk")
+
+
+def test_a_missing_folder_is_passed_over() -> None:
+    watch = replace(WATCH, folders=("Junk", "Gone", "Old"), poll=timedelta(minutes=1))
+    state, _ = play(Begun(), Connected(True), Opened(5), Looked(5), watch=watch)
+    state, action = decide(watch, state, Missing(), 0.0, 0.0)
+    assert action == Open("Old")
+    assert decide(watch, state, Missing(), 0.0, 0.0)[1] == Sleep(60.0)
 
 
 def test_other_numbers_are_matched_before_anything_is_listed() -> None:
