@@ -18,6 +18,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -263,7 +264,9 @@ class Pool:
     async def _with_notice(self, done: Done, claimed: Claimed, judged: Sequence[Judged], relay: str) -> Done:
         head = claimed.raw
         if head is None:
-            head = await self._store.read(outbox.read_chunk, claimed.id, 0) or b""
+            head = b""
+            with suppress(Unavailable):  # the provider's answer is told, and recorded, also without our header
+                head = await self._store.read(outbox.read_chunk, claimed.id, 0) or b""
         ids = (self._store.ids.next(), self._store.ids.next())
         return replace(done, notice=notice_of(claimed, judged, done, head, self._of, relay, ids))
 

@@ -20,7 +20,7 @@ from gateway.outbound.outcome import Trouble
 from gateway.outbound.pool import Connected, Pool, Sent, Told
 from gateway.outbound.relay import Timeouts
 from gateway.outbound.schedule import RetryPolicy
-from gateway.state import lanes, outbox
+from gateway.state import conversations, lanes, outbox
 from gateway.state.lifecycle import LaneState
 from gateway.state.store import Store
 from gateway.state.ticket import Ticket, wake
@@ -265,3 +265,25 @@ def test_a_message_that_kills_connections_does_not_stop_the_others(store: Store,
     play(store, act)
     assert [states(store, id) for id in others] == [["delivered"]] * 5
     assert states(store, poison) == ["deferred"]
+
+
+def test_a_refusal_is_recorded_when_the_message_cannot_be_read_for_the_notice(
+    store: Store, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider.script = lambda phase, argument, session: "550 5.1.1 nobody" if phase == "dot" else None
+    real, reads = store.read, 0
+
+    def read(function: Any, *args: object) -> Any:
+        nonlocal reads
+        reads += function is outbox.read_chunk
+        if function is outbox.read_chunk and reads > 3:  # two chunks and the end were sent
+            raise Unavailable("the disk cannot be read")
+        return real(function, *args)
+
+    accept(store, body=b"x" * 70 + b"\r\n" + (b"y" * 70 + b"\r\n") * 5_000)
+    monkeypatch.setattr(store, "read", read)
+    play(store, lambda pool: pool.drain(settings(provider)))
+    monkeypatch.undo()
+    assert reads == 4
+    assert states(store) == ["refused"]
+    assert store.read(conversations.count_open).result(5)
