@@ -376,10 +376,13 @@ class Link:
         if letter.content is not None and letter.size <= _SLICE:
             last = letter.head + stuff(letter.content, at_line_start=True)
             ending = b".\r\n" if last.endswith(b"\r\n") else b"\r\n.\r\n"
+            sent = len(letter.content)
         else:
             wire.send(letter.head)
             tail = b"\r\n"  # the last two bytes before the dots
+            sent = 0
             async for piece in _pieces(letter):
+                sent += len(piece)
                 stuffed = memoryview(stuff(piece, at_line_start=tail.endswith(b"\n")))
                 for start in range(0, len(stuffed), _SLICE):
                     wire.send(stuffed[start : start + _SLICE])
@@ -389,6 +392,8 @@ class Link:
                 tail = (tail + piece[-2:])[-2:]
             last = b""
             ending = b".\r\n" if tail == b"\r\n" else b"\r\n.\r\n"
+        if sent != letter.size:  # never half a message, and never an empty one
+            raise RuntimeError(f"the store gave {sent} bytes of a message of {letter.size}")
         wire.check()
         notes.dotted = True  # from here on a lost link means that they may have it
         wire.send(last + ending)

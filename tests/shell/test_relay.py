@@ -318,6 +318,15 @@ def test_a_large_message_goes_chunk_by_chunk_with_every_dot_stuffed() -> None:
         assert taken.raw == whole(letter)
 
 
+@pytest.mark.parametrize("content", [BODY[:-5], None], ids=["cut", "gone"])
+def test_half_a_message_is_never_sent(content: bytes | None) -> None:
+    with ScriptedProvider() as provider:
+        with pytest.raises(RuntimeError, match="bytes of a message"):
+            run(transact_once(provider, replace(LETTER, content=content)))
+        wait_until(lambda: provider.open_connections == 0, "the connection is dropped")
+        assert provider.taken == []
+
+
 def test_a_cut_in_the_middle_of_a_large_message_is_before_the_dot() -> None:
     with ScriptedProvider(says(content=CUT)) as provider:
         transcript = run(transact_once(provider, large(30_000_000)))
