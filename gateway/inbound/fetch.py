@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Final
+from typing import Final, TypeGuard
 
 from gateway.inbound.framing import Response
 
@@ -36,8 +36,9 @@ _TOKEN: Final = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 # What Dovecot, Cyrus, Gmail and Exchange answer to our listing; anything else takes the long way
+_LARGEST_NUMBER: Final = 2**32 - 1
 _LISTED: Final = re.compile(
-    rb'\* [0-9]+ FETCH \(UID ([0-9]+) RFC822\.SIZE ([0-9]+) INTERNALDATE "([^"]{26})"\)\Z', re.IGNORECASE
+    rb'\* [0-9]+ FETCH \(UID ([0-9]{1,10}) RFC822\.SIZE ([0-9]{1,18}) INTERNALDATE "([^"]{26})"\)\Z', re.IGNORECASE
 )
 _INTERNALDATE: Final = re.compile(
     rb" ?([0-9]{1,2})-([A-Za-z]{3})-([0-9]{4}) ([0-9]{2}):([0-9]{2}):([0-9]{2}) ([+-])([0-9]{2})([0-9]{2})\Z"
@@ -67,6 +68,15 @@ class Headed:
 
     listed: Listed
     header: bytes
+
+
+def read_number(text: bytes) -> int | None:
+    """Return a UID, UIDVALIDITY or count: 32 bits (RFC 9051 §9, nz-number), which is what the store can keep."""
+    return number if text.isdigit() and len(text) <= 10 and (number := int(text)) <= _LARGEST_NUMBER else None
+
+
+def _is_uid(value: Value | None) -> TypeGuard[int]:
+    return isinstance(value, int) and 0 < value <= _LARGEST_NUMBER
 
 
 def read_items(response: Response) -> dict[bytes, Value] | None:
@@ -121,14 +131,15 @@ def _atom(text: bytes) -> Value:
 def read_listed(response: Response) -> Listed | None:
     """Return the answer to `UID FETCH … (RFC822.SIZE INTERNALDATE)`."""
     if len(response) == 1 and (match := _LISTED.match(response[0])):
-        return Listed(int(match[1]), int(match[2]), read_internaldate(match[3]))
+        uid = read_number(match[1])
+        return Listed(uid, int(match[2]), read_internaldate(match[3])) if uid else None
     items = read_items(response)
     return None if items is None else _listed(items)
 
 
 def _listed(items: dict[bytes, Value]) -> Listed | None:
     uid, size, internal = items.get(b"UID"), items.get(b"RFC822.SIZE"), items.get(b"INTERNALDATE")
-    if not isinstance(uid, int) or not isinstance(size, int):
+    if not _is_uid(uid) or not isinstance(size, int):
         return None
     return Listed(uid, size, read_internaldate(internal) if isinstance(internal, bytes) else None)
 
@@ -139,7 +150,7 @@ def read_fetched(response: Response) -> Fetched | None:
     if items is None or b"BODY[]" not in items:
         return None
     uid, raw = items.get(b"UID"), items[b"BODY[]"]
-    if not isinstance(uid, int):
+    if not _is_uid(uid):
         return None
     return Fetched(uid, raw if isinstance(raw, bytes) else None)
 
@@ -177,7 +188,7 @@ def read_search(response: Response) -> list[int] | None:
         return None
     kind = words[1].upper()
     if kind == b"SEARCH":
-        return [int(word) for word in words[2:] if word.isdigit()]
+        return [number for word in words[2:] if (number := read_number(word))]
     if kind == b"ESEARCH":
         upper = [word.upper() for word in words]
         return read_uid_set(words[upper.index(b"ALL") + 1]) if b"ALL" in upper[2:-1] else []
@@ -192,9 +203,10 @@ def read_uid_set(text: bytes) -> list[int]:
     uids: list[int] = []
     for piece in text.split(b","):
         first, _, last = piece.partition(b":")
-        if not first.isdigit() or (last and not last.isdigit()):
+        ends = read_number(first), read_number(last or first)
+        if not ends[0] or not ends[1]:
             continue
-        low, high = sorted((int(first), int(last or first)))
+        low, high = sorted((ends[0], ends[1]))
         if high - low + len(uids) > _MOST_UIDS:
             break
         uids.extend(range(low, high + 1))

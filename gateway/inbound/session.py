@@ -261,11 +261,11 @@ class Session:
 
         def take(response: Response) -> None:
             words = response[0].split(None, 3)
-            if len(words) > 2 and words[1].isdigit() and words[2].upper() == b"EXISTS":
-                found["exists"] = int(words[1])
+            if len(words) > 2 and words[2].upper() == b"EXISTS":
+                found["exists"] = fetch.read_number(words[1]) or 0
             code, argument = fetch.response_code(response[0])
-            if code in (b"UIDVALIDITY", b"UIDNEXT") and argument.strip().isdigit():
-                found[code.decode().lower()] = int(argument)
+            if code in (b"UIDVALIDITY", b"UIDNEXT") and (number := fetch.read_number(argument.strip())):
+                found[code.decode().lower()] = number
 
         answer = await self._run("EXAMINE", self._folder_argument(folder), take=take)
         if not answer.ok:

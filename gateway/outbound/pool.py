@@ -48,7 +48,7 @@ from gateway.state.lifecycle import LaneEvent
 from gateway.state.outbox import Begin, Claimed, Done, Step, Want
 from gateway.state.store import Store
 
-_STOP_SECONDS: Final = 8.0  # for attempts in flight, when we are told to stop; an answer to a final dot is worth that
+_STOP_SECONDS: Final = 15.0  # for attempts in flight, when we are told to stop; the daemon drains for 20
 _TELL_MS: Final = 1_000
 _STORE_SECONDS: Final = 1.0  # between two tries to record an outcome that the disk would not take
 _STORE_AWAY_MS: Final = 5_000  # before the next claim, after the disk would not take one

@@ -177,6 +177,15 @@ def test_a_uid_set_survives_the_trip(uids: set[int]) -> None:
     assert fetch.read_uid_set(fetch.format_uid_set(sorted(uids)).encode()) == sorted(uids)
 
 
+@pytest.mark.parametrize("number", [b"0", b"4294967296", b"9" * 25, b"9" * 5000, b"-1", b"x"])
+def test_a_number_that_no_server_may_give_is_none(number: bytes) -> None:
+    listing = b'* 1 FETCH (UID %s RFC822.SIZE 5 INTERNALDATE "17-Jul-1996 02:44:25 -0700")' % number
+    assert fetch.read_listed((listing,)) is None
+    assert fetch.read_listed((listing.replace(b"UID ", b"FLAGS () UID "),)) is None
+    assert fetch.read_search((b"* SEARCH 7 " + number,)) == [7]
+    assert fetch.read_uid_set(b"7," + number) == [7]
+
+
 def test_a_set_that_names_the_whole_world_is_not_written_out() -> None:
     assert fetch.read_uid_set(b"1:4294967295") == []
     assert fetch.read_uid_set(b"5:3,x,9:y,7") == [3, 4, 5, 7]
