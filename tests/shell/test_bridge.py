@@ -60,15 +60,18 @@ async def test_a_few_who_wait_long_keep_nobody_else_from_waiting(loops: LoopFact
         waiting.release()
         let_go.wait(10)
 
-    def count() -> int:
-        return sum(waiting.acquire(timeout=1) for _ in range(10))
+    async def wait_over_there() -> None:
+        await asyncio.to_thread(wait)
+
+    async def count_over_there() -> int:
+        return await asyncio.to_thread(lambda: sum(waiting.acquire(timeout=1) for _ in range(10)))
 
     async with open_bridge(loops) as bridge, trio.open_nursery() as nursery:
         for _ in range(10):
-            nursery.start_soon(bridge.call, asyncio.to_thread, wait)
+            nursery.start_soon(bridge.call, wait_over_there)
         try:
             with trio.fail_after(5):
-                assert await bridge.call(asyncio.to_thread, count) == 10
+                assert await bridge.call(count_over_there) == 10
         finally:
             let_go.set()
     assert int(os.environ["UV_THREADPOOL_SIZE"]) > 10  # uvloop's own threads for names; libuv has four by default
