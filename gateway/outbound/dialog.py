@@ -146,7 +146,7 @@ class Dialog(SMTP):
         self._login: Login | None = None
         self._replies: list[bytes] = []
         self.is_connected = False  # stays True from then on
-        self._is_finished = self._is_over = False
+        self._is_finished = self._is_over = self._has_left = False
         self._errors = self._failed_logins = self._idle_commands = 0
         self._doing = _Doing.WORKING
         self._since = self._connected_at = loop.time()
@@ -230,7 +230,8 @@ class Dialog(SMTP):
             self._leave_when_over()
 
     def _leave_when_over(self) -> None:
-        if self._is_over and self.transport is None:
+        if self._is_over and self.transport is None and not self._has_left:
+            self._has_left = True
             self._server.left(self)
 
     # --- lines in, replies out ---------------------------------------------------------------------------------------
@@ -346,17 +347,23 @@ class Dialog(SMTP):
             await self._shake_hands(context)
 
     async def _shake_hands(self, context: ssl.SSLContext) -> None:
-        assert self.transport is not None
+        plain = self.transport
+        assert plain is not None
         try:
             transport = await self.loop.start_tls(
-                self.transport, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS
+                plain, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS
             )
-        except (OSError, ssl.SSLError) as error:
+            if transport is None:
+                raise ConnectionResetError("the client has gone")
+        except BaseException as error:
+            # The connection belongs to the TLS layer by now, which does not tell us of an end while it shakes hands
+            plain.abort()
+            self.connection_lost(None)
+            if not isinstance(error, (OSError, ssl.SSLError)):
+                raise
             events.say("tls-handshake-failed", address=self.address, cause=str(error) or type(error).__name__)
             self._is_finished = True
             return
-        if transport is None or self._is_over:
-            raise ConnectionResetError
         # asyncio swaps the transport and leaves reader and writer to us
         self.transport = transport
         self._reader.use(transport)
