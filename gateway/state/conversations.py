@@ -177,9 +177,9 @@ def find_messages(db: sqlite3.Connection, id: int) -> list[dict[str, Any]]:
     for column in ("conversation", "id"):
         rows = db.execute(
             f"SELECT id, 'inbound', internal_at, message_id, size, {_CAME_AT} AS place FROM message"
-            f" WHERE {column} = ?1 UNION ALL SELECT id, 'outbound', accepted_at, message_id, size, accepted_at"
-            f" FROM outbox WHERE {column} = ?1 ORDER BY place, id",
-            (id,),
+            f" WHERE {column} = ? UNION ALL SELECT id, 'outbound', accepted_at, message_id, size, accepted_at"
+            f" FROM outbox WHERE {column} = ? ORDER BY place, id",
+            (id, id),
         ).fetchall()
         if rows:
             break
