@@ -393,7 +393,11 @@ def test_an_outbound_touchpoint_shows_what_its_provider_lets_it_do(make_daemon: 
     with ScriptedProvider() as smarthost:
         daemon = make_daemon(site_of(touchpoint("support", smtp_port=smarthost.port)), ENV)
         daemon.start()
-        shown = daemon.touchpoint_status("support")
+        shown = wait_until(
+            lambda: (now := daemon.touchpoint_status("support"))["state"] != "starting" and now,
+            "its task has begun",
+            state=daemon.log_tail,
+        )
         assert (shown["state"], shown["lane"], shown["lag_seconds"]) == ("idle", "open", None)
         with daemon.submit(ANA, "secret") as session:
             send(session, "support")
