@@ -403,8 +403,10 @@ def test_an_outbound_touchpoint_shows_what_its_provider_lets_it_do(make_daemon: 
             send(session, "support")
         wait_until(lambda: smarthost.taken, "the provider has it", state=daemon.log_tail)
         shown = wait_until(
-            lambda: (now := daemon.touchpoint_status("support"))["last_message_at"] and now,
+            lambda: (
+                now if (now := daemon.touchpoint_status("support"))["last_message_at"] and not now["queued"] else {}
+            ),
             "that mail left is seen",
             state=daemon.log_tail,
         )
-        assert (shown["state"], shown["connected"], shown["queued"]) == ("connected", True, 0)
+        assert (shown["state"], shown["connected"]) == ("connected", True)
