@@ -163,7 +163,7 @@ class Daemon:
             nursery.start_soon(self._watch)
             _settle_garbage()
             systemd.notify(READY=1, STATUS=f"{len(self._supervisor.running())} sessions")
-            events.say("ready", listening=[f"{at.scheme}://{at.host}:{at.port}" for at in self._submission.addresses])
+            events.say("ready", listening=[str(at) for at in self._submission.addresses])
             await self._stop.wait()
             systemd.notify(STOPPING=1)
             events.say("stopping")
