@@ -78,12 +78,56 @@ class Location:
     uid: int
 
 
+class Role(StrEnum):
+    """What a watched folder is to us."""
+
+    QUEUE = "queue"  # its mail goes into queues
+    JUNK = "junk"  # its mail goes into quarantine
+    SENT = "sent"  # its mail belongs to conversations that we have
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A message whose chunks are in the store already, but for `chunks`, which go in with the row that owns them."""
+
+    size: int
+    chunks: tuple[tuple[int, bytes], ...] = field(repr=False)
+
+
+class FilingAction(StrEnum):
+    """What is still to be done with a message at the provider."""
+
+    SEEN = "seen"
+    ANSWERED = "answered"
+    MOVE = "move"  # to the filing's target
+    RELEASE = "release"  # out of Junk, to the first watched folder
+    JUNK = "junk"  # into Junk
+
+
+@dataclass(frozen=True, slots=True)
+class Filing:
+    """`target`: the folder of a MOVE, else ""."""
+
+    action: FilingAction
+    target: str = ""
+
+
+class Placeholder(StrEnum):
+    """What stands in a queue for a message that cannot be fetched."""
+
+    HEADED = "headed"  # with the message's own header
+    BLIND = "blind"  # not even its header could be had
+
+
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A message as it came in. `raw`: bytes as the provider gave them. `arrived_at`: when we took it.
+    """A message as it came in. `raw`: bytes as the provider gave them; where `staged` is set, only their beginning,
+    which holds the header. `arrived_at`: when we took it.
 
-    `follows`: the UID listed before this one, from which the cursor may move here. `fingerprint`: 64 bits that know
-    the message again under another UID, made of what a provider lists without the body (DESIGN §5).
+    `follows`: the UID listed before this one, from which the cursor may move here. `fingerprint`, `object_id`: 64 bits
+    each that know the message again under another UID; the first is made of what every provider lists without the
+    body, the second of the id that some give (DESIGN §5). `filings`: what to do at the provider once it is stored.
+    `listed_size`: of the message that a placeholder stands for.
     """
 
     id: int
@@ -94,6 +138,19 @@ class Arrival:
     raw: bytes = field(repr=False)
     follows: int = 0
     fingerprint: int = 0
+    object_id: int | None = None
+    role: Role = Role.QUEUE
+    staged: Staged | None = None
+    filings: tuple[Filing, ...] = ()
+    placeholder: Placeholder | None = None
+    listed_size: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the message; of the one at the provider where this is a placeholder."""
+        if self.placeholder is not None:
+            return self.listed_size
+        return self.staged.size if self.staged is not None else len(self.raw)
 
 
 class MessageClass(StrEnum):
@@ -124,6 +181,7 @@ class Verdict:
     """What the rule chain decided about one arrival, and why. `queues` is never empty.
 
     `priority_set`: a rule named the priority; only then does it change that of a conversation that continues.
+    `junk_alone`: it is in quarantine for no other reason than that it lies in the provider's Junk.
     """
 
     message_class: MessageClass
@@ -132,6 +190,7 @@ class Verdict:
     priority: Priority = Priority.NORMAL
     priority_set: bool = False
     quarantine: bool = False
+    junk_alone: bool = False
     discard: bool = False
     reroute: bool = False
     auto_reply: bool = True

@@ -23,10 +23,18 @@ CREATE TABLE chunk (id INTEGER PRIMARY KEY, bytes BLOB NOT NULL);
 CREATE TABLE staged (owner INTEGER PRIMARY KEY);
 
 -- A watched folder. `cursor`: up to this UID only `unfetched` is owed. `skipped`: messages older than the history.
+-- role: queue | junk | sent. `modseq`: up to this one all changes have been looked at (RFC 7162); NULL: not offered.
 CREATE TABLE folder (
     touchpoint TEXT NOT NULL, folder TEXT NOT NULL, uidvalidity INTEGER NOT NULL, cursor INTEGER NOT NULL,
-    skipped INTEGER NOT NULL, first_watched_at INTEGER NOT NULL, history_from INTEGER NOT NULL,
+    skipped INTEGER NOT NULL, first_watched_at INTEGER NOT NULL, history_from INTEGER NOT NULL, role TEXT NOT NULL,
+    modseq INTEGER, reconciled_at INTEGER,
     PRIMARY KEY (touchpoint, folder)) WITHOUT ROWID;
+
+-- Stretches of UIDs that are none of ours: older than the history, or in Sent and not part of a conversation.
+CREATE TABLE left_alone (
+    touchpoint TEXT NOT NULL, folder TEXT NOT NULL, uidvalidity INTEGER NOT NULL, low INTEGER NOT NULL,
+    high INTEGER NOT NULL,
+    PRIMARY KEY (touchpoint, folder, uidvalidity, low)) WITHOUT ROWID;
 
 -- A message that is at the provider and could not be fetched. `next_at`: when to try again; NULL: never by ourselves.
 CREATE TABLE unfetched (
@@ -34,21 +42,35 @@ CREATE TABLE unfetched (
     size INTEGER NOT NULL, reason TEXT NOT NULL, tries INTEGER NOT NULL, first_at INTEGER NOT NULL, next_at INTEGER,
     PRIMARY KEY (touchpoint, folder, uidvalidity, uid)) WITHOUT ROWID;
 
--- An inbound message. state: arrived | routed. `tries` counts routings begun. `fingerprint`: identity without a UID.
+-- A message that lies, or lay, at the provider. state: arrived | routed. `tries` counts routings begun.
+-- origin: the role of the folder where we found it; sent: written by us, at the provider. `fingerprint`, `object_id`:
+-- identity without a UID. placeholder: headed | blind, NULL for the message itself. quarantine: 0 no, 1 by lists and
+-- rules, 2 only for lying in the provider's Junk; `reviewed_at`: when a person released or confirmed it.
 CREATE TABLE message (
-    id INTEGER PRIMARY KEY, touchpoint TEXT NOT NULL, state TEXT NOT NULL, tries INTEGER NOT NULL,
-    size INTEGER NOT NULL, internal_at INTEGER NOT NULL, arrived_at INTEGER NOT NULL, routed_at INTEGER,
-    fingerprint INTEGER NOT NULL, message_id TEXT, class TEXT, subject TEXT, sender TEXT, sender_name TEXT,
-    conversation INTEGER, quarantine INTEGER NOT NULL DEFAULT 0, discarded INTEGER NOT NULL DEFAULT 0, trail TEXT);
+    id INTEGER PRIMARY KEY, touchpoint TEXT NOT NULL, origin TEXT NOT NULL, state TEXT NOT NULL,
+    tries INTEGER NOT NULL, size INTEGER NOT NULL, internal_at INTEGER NOT NULL, arrived_at INTEGER NOT NULL,
+    routed_at INTEGER, fingerprint INTEGER NOT NULL, object_id INTEGER, placeholder TEXT, message_id TEXT, class TEXT,
+    subject TEXT, sender TEXT, sender_name TEXT, conversation INTEGER, quarantine INTEGER NOT NULL DEFAULT 0,
+    reviewed_at INTEGER, discarded INTEGER NOT NULL DEFAULT 0, trail TEXT);
 CREATE INDEX message_arrived ON message (id) WHERE state = 'arrived';
 CREATE INDEX message_conversation ON message (conversation);
 CREATE INDEX message_fingerprint ON message (fingerprint);
+CREATE INDEX message_object ON message (object_id) WHERE object_id IS NOT NULL;
+CREATE INDEX message_quarantined ON message (id) WHERE quarantine != 0;
 
 -- Where a message lies at the provider.
 CREATE TABLE location (
     touchpoint TEXT NOT NULL, folder TEXT NOT NULL, uidvalidity INTEGER NOT NULL, uid INTEGER NOT NULL,
     message INTEGER NOT NULL,
     PRIMARY KEY (touchpoint, folder, uidvalidity, uid)) WITHOUT ROWID;
+CREATE INDEX location_message ON location (message);
+
+-- What is still to be done with a message at the provider. action: seen | answered | move | release | junk
+CREATE TABLE filing (
+    message INTEGER NOT NULL, action TEXT NOT NULL, touchpoint TEXT NOT NULL, target TEXT NOT NULL,
+    tries INTEGER NOT NULL, since_at INTEGER NOT NULL, next_at INTEGER NOT NULL,
+    PRIMARY KEY (message, action)) WITHOUT ROWID;
+CREATE INDEX filing_due ON filing (touchpoint, next_at);
 
 -- state: open | claimed | answered | closed | quarantined
 CREATE TABLE conversation (
@@ -65,11 +87,12 @@ CREATE INDEX entry_conversation ON entry (conversation);
 -- Which conversation a Message-ID belongs to. key: 64 bits of a hash of touchpoint and Message-ID.
 CREATE TABLE thread (key INTEGER PRIMARY KEY, conversation INTEGER NOT NULL);
 
--- An accepted outbound message. kind: reply | auto-reply | notice.
+-- An accepted outbound message. kind: reply | auto-reply | notice. `answers`: the inbound message that it replies to.
 CREATE TABLE outbox (
     id INTEGER PRIMARY KEY, touchpoint TEXT NOT NULL, agent TEXT NOT NULL, kind TEXT NOT NULL,
     return_path TEXT NOT NULL, eight_bit INTEGER NOT NULL, smtputf8 INTEGER NOT NULL, message_id TEXT NOT NULL,
-    subject TEXT NOT NULL, size INTEGER NOT NULL, accepted_at INTEGER NOT NULL, conversation INTEGER);
+    subject TEXT NOT NULL, size INTEGER NOT NULL, accepted_at INTEGER NOT NULL, conversation INTEGER,
+    answers INTEGER);
 CREATE INDEX outbox_conversation ON outbox (conversation) WHERE conversation IS NOT NULL;
 
 -- One recipient's fate. state: queued | sending | delivered | deferred | refused | uncertain | expired | cancelled
