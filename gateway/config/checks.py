@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from gateway.config import content, pending, reach
+from gateway.config import content, pending, reach, watching
 from gateway.config.document import Document
 from gateway.config.draft import Draft, Entry
 from gateway.config.files import why_unreadable
@@ -36,6 +36,7 @@ def find_problems(draft: Draft) -> Iterator[Problem]:
         yield from _not_in_force(gateway, pending.GATEWAY)
     if (rules := draft.rules_document) is not None:
         yield from _check_twice(draft, rules)
+        yield from watching.find_problems(draft, rules)
         yield from _check_touchpoints(draft, rules)
         yield from _check_touchpoint_names(draft, rules)
         yield from _check_queue_names(draft, rules)
@@ -170,7 +171,6 @@ def _check_via(draft: Draft, document: Document) -> Iterator[Problem]:
 def _check_twice(draft: Draft, document: Document) -> Iterator[Problem]:
     ids: dict[str, Path] = {}
     addresses: dict[str, Path] = {}
-    mailboxes: dict[tuple[str, int, str, str], Path] = {}
     for entry in draft.touchpoints:
         touchpoint = entry.model
         if touchpoint is None:
@@ -182,8 +182,6 @@ def _check_twice(draft: Draft, document: Document) -> Iterator[Problem]:
             yield document.problem(id_path, f'the id "{touchpoint.id}" is that of line {other} too; choose another')
         ids.setdefault(touchpoint.id.lower(), id_path)
         yield from _check_addresses(document, entry, touchpoint, addresses)
-        if touchpoint.is_inbound and touchpoint.imap is not None:
-            yield from _check_folders(document, entry, touchpoint, mailboxes)
     yield from _check_names(document, draft.agents, "login", "agent", Severity.ERROR)
     yield from _check_names(document, draft.templates, "name", "template", Severity.ERROR)
     yield from _check_names(document, draft.rules, "name", "rule", Severity.WARNING)
@@ -201,24 +199,6 @@ def _check_addresses(
                 f'the address "{address}" is on line {document.line(other)} too; it can belong to one touchpoint only',
             )
         taken.setdefault(address.lower(), path)
-
-
-def _check_folders(
-    document: Document, entry: Entry[Touchpoint], touchpoint: Touchpoint, taken: dict[tuple[str, int, str, str], Path]
-) -> Iterator[Problem]:
-    assert touchpoint.imap is not None
-    for index, folder in enumerate(touchpoint.folders):
-        path = (*entry.path, "folders", index) if entry.has("folders") else entry.path
-        server = touchpoint.imap
-        known_as = "INBOX" if folder.upper() == "INBOX" else folder  # RFC 9051 §5.1: INBOX alone ignores case
-        mailbox = (server.host.lower().rstrip("."), server.port, touchpoint.imap_login.lower(), known_as)
-        if mailbox in taken:
-            yield document.problem(
-                path,
-                f'the folder "{folder}" of {touchpoint.imap_login} at {server.host} is watched already,'
-                f" by the touchpoint of line {document.line(taken[mailbox])}; its mail would arrive twice",
-            )
-        taken.setdefault(mailbox, path)
 
 
 def _check_names(document: Document, entries: list[Any], key: str, kind: str, severity: Severity) -> Iterator[Problem]:

@@ -23,7 +23,7 @@ GATEWAY: Final[dict[str, tuple[Any, ...]]] = {
 
 RULES: Final[dict[str, tuple[Any, ...]]] = {
     "touchpoint.auth": ("password",),
-    "touchpoint.after_fetch": ("keep",),
+    "touchpoint.sent_copy": (),
     "touchpoint.preview_roles": ([],),
     "touchpoint.dkim": (),
     "touchpoint.signature.when": ("always",),

@@ -1,81 +1,131 @@
-"""What is known about each kind of provider: hosts, how to log in, how fast, how to watch.
+"""What is known about each kind of provider: hosts, how to log in, how fast, how to watch, which folders are special.
 
 Gathered 2026-11-23 from the providers' own pages where there are any; figures without a published source are
-cautious. Every one of them may be overridden in rules.toml.
+cautious. Every one of them may be overridden in rules.toml, but for `uid_only` and `imap_connections`, which are about
+the server's ways and not about anybody's wishes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Final, Literal
 
-_MINUTE = timedelta(minutes=1)
+_MINUTE: Final = timedelta(minutes=1)
+_HOUR: Final = timedelta(hours=1)
+
+SentCopy = Literal["provider", "append"]
+
+# A session without a token has no end of its own: Gmail says goodbye after a day, others after less.
+RECONNECT_WITHOUT_TOKEN: Final = 12 * _HOUR
+
+# With nothing to tell us of new mail, this is how long a message may lie unseen.
+POLL_WITHOUT_IDLE: Final = _MINUTE
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
     """`imap`, `smtp`: None where the admin names them. `auth`: what the provider still accepts for mail.
-    `per_minute`, `per_day`, `per_connection`: messages out. `idle`: whether IDLE is worth trying.
+    `per_minute`, `per_day`, `per_connection`: messages out; `connections`: of SMTP at a time.
+
+    `idle`: whether IDLE is worth trying. `poll`: how often to look without believing it; where `idle` is false, how
+    often to look at all. `reconnect`: a planned new session; None: before the token runs out. `uid_only`: large
+    folders are shown in part unless the client does ENABLE UIDONLY (RFC 9586).
+
+    `junk`, `sent`: the provider's own names for these folders, used where no special-use attribute tells.
+    `sent_copy`: who files what went out through its SMTP: it does by itself, or we do.
     """
 
     imap: str | None = None
     smtp: str | None = None
-    auth: str = "password"
+    auth: Literal["password", "oauth2"] = "password"
     connections: int = 2
     per_minute: int | None = None
     per_day: int | None = None
     per_connection: int | None = None
+    imap_connections: int = 2
+    idle: bool = True
     renew_idle: timedelta = 9 * _MINUTE
     poll: timedelta = 5 * _MINUTE
-    idle: bool = True
-    reconnect: timedelta | None = field(default=timedelta(hours=6))  # planned; None: when the token runs out
-    keeps_sent: bool = False  # saves a copy in Sent by itself what is sent through its SMTP
+    reconnect: timedelta | None = 6 * _HOUR
+    uid_only: bool = False
+    junk: tuple[str, ...] = ("Junk", "Spam")
+    sent: tuple[str, ...] = ("Sent",)
+    sent_copy: SentCopy = "append"
 
 
-# 15 messages per connection: Yahoo cuts at 20. 480, 950 and 1,900 a day stay below the published 500, 1,000, 2,000.
-_YAHOO: Final = {
-    "per_day": 480,
-    "per_connection": 15,
-    "connections": 1,
-    "renew_idle": 3 * _MINUTE,
-    "poll": _MINUTE,
-    "idle": False,  # not offered, or broken where it is
-}
+def _yahoo(host: str) -> Profile:
+    """One platform under two names. 15 messages a connection: it cuts at 20. 480 a day: the published limit is 500.
+    IDLE is not offered, or broken where it is; whoever switches it on gets the interval that works."""
+    return Profile(
+        imap=f"imaps://imap.{host}",
+        smtp=f"smtps://smtp.{host}",
+        connections=1,
+        per_day=480,
+        per_connection=15,
+        idle=False,
+        renew_idle=3 * _MINUTE,
+        poll=_MINUTE,
+        uid_only=True,
+        junk=("Bulk Mail", "Bulk", "Spam"),
+        sent=("Sent",),
+    )
+
 
 PROFILES: Final[Mapping[str, Profile]] = {
-    # 30 a minute is the published limit, above it mail is delayed; 3 connections at most.
+    # 30 a minute is the published limit, above it mail is delayed; 3 connections of SMTP at most.
     "microsoft": Profile(
         imap="imaps://outlook.office365.com",
         smtp="smtp://smtp.office365.com",
         auth="oauth2",
-        connections=2,
         per_minute=25,
         reconnect=None,
-        keeps_sent=True,
+        junk=("Junk Email", "Junk E-Mail", "Junk"),
+        sent=("Sent Items", "Sent"),
+        sent_copy="provider",
     ),
+    # 1,900 a day stays below the 2,000 of a paid account; 15 connections of IMAP are allowed to all clients together.
     "gmail": Profile(
         imap="imaps://imap.gmail.com",
         smtp="smtps://smtp.gmail.com",
         auth="oauth2",
         connections=1,
         per_day=1900,
+        imap_connections=3,
         reconnect=None,
-        keeps_sent=True,
+        junk=("[Gmail]/Spam", "[Google Mail]/Spam"),
+        sent=("[Gmail]/Sent Mail", "[Google Mail]/Sent Mail"),
+        sent_copy="provider",
     ),
-    "yahoo": Profile(imap="imaps://imap.mail.yahoo.com", smtp="smtps://smtp.mail.yahoo.com", **_YAHOO),  # type: ignore[arg-type]  # a mixed table
-    "aol": Profile(imap="imaps://imap.aol.com", smtp="smtps://smtp.aol.com", **_YAHOO),  # type: ignore[arg-type]  # as above
-    "icloud": Profile(imap="imaps://imap.mail.me.com", smtp="smtp://smtp.mail.me.com", connections=1, per_day=950),
+    "yahoo": _yahoo("mail.yahoo.com"),
+    "aol": _yahoo("aol.com"),
+    # 1,000 a day are published.
+    "icloud": Profile(
+        imap="imaps://imap.mail.me.com",
+        smtp="smtp://smtp.mail.me.com",
+        connections=1,
+        per_day=950,
+        junk=("Junk",),
+        sent=("Sent Messages", "Sent"),
+    ),
     # RFC 2177 allows 29 minutes, but a NAT on the way forgets an idle connection sooner, and we cannot see one.
     "fastmail": Profile(
         imap="imaps://imap.fastmail.com",
         smtp="smtps://smtp.fastmail.com",
         renew_idle=24 * _MINUTE,
         poll=10 * _MINUTE,
-        reconnect=timedelta(hours=12),
+        reconnect=12 * _HOUR,
+        junk=("Spam", "Junk Mail", "Junk"),
+        sent=("Sent", "Sent Items"),
     ),
-    "custom": Profile(renew_idle=24 * _MINUTE, poll=10 * _MINUTE, reconnect=timedelta(hours=12)),
+    "custom": Profile(
+        renew_idle=24 * _MINUTE,
+        poll=10 * _MINUTE,
+        reconnect=12 * _HOUR,
+        junk=("Junk", "Spam", "Junk E-mail", "Junk Email"),
+        sent=("Sent", "Sent Items", "Sent Messages"),
+    ),
 }
 
 NOT_YET = frozenset({"graph", "ews", "eas"})  # names that are spoken for

@@ -26,7 +26,7 @@ from gateway.config.base import Model
 from gateway.config.conditions import All, If
 from gateway.config.files import Content, Files, Image, image_sources
 from gateway.config.gateway_file import parse_path
-from gateway.config.providers import NOT_YET, PROFILES, Profile
+from gateway.config.providers import NOT_YET, POLL_WITHOUT_IDLE, PROFILES, RECONNECT_WITHOUT_TOKEN, Profile, SentCopy
 from gateway.config.secrets import Secret, SecretRef
 from gateway.config.values import (
     Address,
@@ -44,6 +44,7 @@ from gateway.config.values import (
     one_or_many,
     parse_address,
     parse_duration,
+    parse_name,
     parse_server,
     some,
     suggest,
@@ -142,9 +143,34 @@ def _renewal(value: timedelta) -> timedelta:
     return value
 
 
+def _reconnect(value: timedelta) -> timedelta:
+    if value < timedelta(minutes=5):
+        raise ValueError("must be 5 min at least: providers take a login for each as an attack")
+    return value
+
+
+def _special_folder(value: object) -> str:
+    return "" if isinstance(value, str) and not value.strip() else parse_name(value)
+
+
 class Watch(Model):
+    """How to watch, with what the provider's profile knows filled in.
+
+    `poll`: how often to look without believing IDLE. `reconnect`: a planned new session; None: before the token runs
+    out. `junk`, `sent`: folders; None: find them (`inbound.folders`); "": do not watch.
+    """
+
     poll: Duration = timedelta(minutes=10)
     renew_idle: Annotated[Duration, AfterValidator(_renewal)] = timedelta(minutes=24)
+    idle: Flag = True
+    reconnect: Annotated[Duration, AfterValidator(_reconnect)] | None = timedelta(hours=12)
+    junk: Annotated[str, PlainValidator(_special_folder)] | None = None
+    sent: Annotated[str, PlainValidator(_special_folder)] | None = None
+
+    @property
+    def poll_without_idle(self) -> timedelta:
+        """How often to look where there is no IDLE: as configured where that is wanted, else soon enough."""
+        return min(self.poll, POLL_WITHOUT_IDLE) if self.idle else self.poll
 
 
 class Dkim(Model):
@@ -251,6 +277,7 @@ class Touchpoint(Model):
     folders: Annotated[tuple[Name, ...], AfterValidator(some)] = ("INBOX",)
     history: Annotated[str | timedelta, PlainValidator(_history)] = "new"
     after_fetch: Annotated[str, PlainValidator(_after_fetch)] = "keep"
+    sent_copy: SentCopy = "append"
     preview_roles: tuple[Name, ...] = ()
     pace: Pace = Pace()
     watch: Watch = Watch()
@@ -306,13 +333,29 @@ def _with_profile(filled: dict[str, Any], profile: Profile) -> dict[str, Any]:
     filled.setdefault("imap", profile.imap)
     filled.setdefault("smtp", profile.smtp)
     filled.setdefault("auth", profile.auth)
+    filled.setdefault("sent_copy", _sent_copy(filled, profile))
     pace, watch = filled.get("pace", {}), filled.get("watch", {})
     if isinstance(pace, dict):
         keys = ("connections", "per_minute", "per_day", "per_connection")
         filled["pace"] = {key: getattr(profile, key) for key in keys} | pace
     if isinstance(watch, dict):
-        filled["watch"] = {key: getattr(profile, key) for key in ("poll", "renew_idle")} | watch
+        filled["watch"] = _watch(profile, filled["auth"]) | watch
+        if watch.get("idle") is False and "poll" not in watch:
+            filled["watch"]["poll"] = min(profile.poll, POLL_WITHOUT_IDLE)
     return filled
+
+
+def _watch(profile: Profile, auth: object) -> dict[str, Any]:
+    known: dict[str, Any] = {key: getattr(profile, key) for key in ("poll", "renew_idle", "idle", "reconnect")}
+    if known["reconnect"] is None and auth == "password":
+        known["reconnect"] = RECONNECT_WITHOUT_TOKEN
+    return known
+
+
+def _sent_copy(filled: dict[str, Any], profile: Profile) -> SentCopy:
+    """Microsoft files the copy with whoever logged in: of a shared mailbox's mail its own Sent has none."""
+    is_shared = filled.get("smtp_login") != filled.get("imap_login")
+    return "append" if is_shared else profile.sent_copy
 
 
 # --- the rest --------------------------------------------------------------------------------------------------------

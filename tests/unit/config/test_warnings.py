@@ -141,7 +141,7 @@ def test_conditions_not_yet_in_force_are_those_that_the_rules_cannot_answer() ->
 
 def test_a_key_without_effect_is_named_where_it_is_set(tmp_path: Path) -> None:
     rules = f"""{TOUCHPOINT}
-after_fetch = "seen"
+sent_copy = "append"
 {AGENT}
 [[rule]]
 name = "a"
@@ -158,7 +158,7 @@ any = [
     assert notices == [
         "gateway.toml:2: store.retention is not yet in force",
         "gateway.toml:4: http is not yet in force",
-        "rules.toml:10: touchpoint.after_fetch is not yet in force",
+        "rules.toml:10: touchpoint.sent_copy is not yet in force",
         "rules.toml:24: rule.if.body is not yet in force",
     ]
 
