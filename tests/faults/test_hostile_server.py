@@ -1,0 +1,466 @@
+"""One hostile provider among ten: the daemon lives, the nine keep their latency, and nothing of the tenth is lost."""
+
+from __future__ import annotations
+
+import base64
+import imaplib
+import itertools
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.support import hurried
+from tests.support.authority import Authority
+from tests.support.daemon import Daemon, Site
+from tests.support.hostile import HostileServer
+from tests.support.imap_faults import (
+    TRIALS,
+    Trial,
+    announced_as_2_to_the_40,
+    cuts_the_link,
+    empty,
+    has_body,
+    is_not_shown,
+    longer_than_announced,
+    nil,
+    refuses,
+    shorter_than_announced,
+)
+from tests.support.imap_model import Message
+from tests.support.letters import letter, message_id, repeated
+from tests.support.onlooker import Correspondents, LogReader, Memory, Onlooker, quantiles
+from tests.support.provider import Provider
+
+LOGIN, PASSWORD = "hostile@support.example", "secret of hostile"
+RATE: Final = 100  # the daemon's minutes are 0.6 seconds of ours
+LARGEST: Final = 500_000  # bytes: inbound.max_message_size
+HEALTHY: Final = 9
+LATEST: Final = 6.0  # seconds: no healthy letter may take longer, however slow the machine
+PATIENCE: Final = 12.0  # seconds for one trial's fault to be met and left, and then again for its mail to come
+LEAST_MEMORY: Final = 80.0  # MB that hostility may cost beside what the daemon had before
+
+
+# --- the server in its honest mode -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["hostile-server", "dovecot"])
+def imap(request: pytest.FixtureRequest, authority: Authority) -> Iterator[tuple[imaplib.IMAP4, Callable[..., object]]]:
+    """A logged-in client of either server, and what delivers to it."""
+    if request.param == "dovecot":
+        provider: Provider = request.getfixturevalue("shared_provider")
+        login = "contract@support.example"
+        provider.dovecot.set_password(login, PASSWORD)
+        with imaplib.IMAP4("127.0.0.1", provider.dovecot.imap_port) as client:
+            client.login(login, PASSWORD)
+            yield client, lambda *raws: provider.dovecot.deliver(login, *raws)
+        return
+    server = HostileServer(LOGIN, PASSWORD)
+    try:
+        with imaplib.IMAP4("127.0.0.1", server.port) as client:
+            client.login(LOGIN, PASSWORD)
+            yield client, lambda *raws: server.deliver(*raws)
+        assert server.misunderstood == []
+    finally:
+        server.close()
+
+
+def said(answer: tuple[str, list[Any]]) -> bytes:
+    """Return what an OK came with, as one text."""
+    status, data = answer
+    assert status == "OK", data
+    return b" ".join(b"\r\n".join(piece) if isinstance(piece, tuple) else piece for piece in data if piece is not None)
+
+
+def told(response: tuple[str, list[Any]]) -> bytes:
+    """Return what came beside an answer."""
+    return b" ".join(piece for piece in response[1] if piece is not None)
+
+
+def test_the_hostile_server_in_its_honest_mode_answers_as_dovecot_does(
+    imap: tuple[imaplib.IMAP4, Callable[..., object]],
+) -> None:
+    client, deliver = imap
+    first, second, third = (letter(number, "contract", body="x" * number) for number in (1, 2, 300))
+    deliver(first, second)
+    assert re.search(rb'\(.*\\Junk.*\) "?[./]"? "?Junk"?', said(client.list()))
+    assert re.search(rb'"?INBOX"? \(MESSAGES 2 UIDNEXT 3 UIDVALIDITY [1-9]\d*\)', said(
+        client.status("INBOX", "(MESSAGES UIDNEXT UIDVALIDITY)")
+    ))  # fmt: skip
+    assert client.select("INBOX", readonly=True) == ("OK", [b"2"])
+    assert int(told(client.response("UIDVALIDITY"))) > 0
+    assert told(client.response("UIDNEXT")) == b"3"
+    assert said(client.uid("SEARCH", "UID 2:*")) == b"2"
+    assert said(client.uid("SEARCH", "UID 9:*")) == b"2"  # the last one, whatever its number
+    assert said(client.uid("SEARCH", "SINCE", "1-Jan-2020")) == b"1 2"
+    whole = said(client.uid("FETCH", "1:*", "(UID RFC822.SIZE INTERNALDATE BODY.PEEK[])"))
+    for raw in (first, second):
+        assert raw[raw.index(b"Subject") :] in whole  # Dovecot's LMTP has put trace fields before it
+    assert whole.count(b"RFC822.SIZE") == 2
+    fields = said(client.uid("FETCH", "2", "(UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID DATE)])"))
+    assert b"Message-ID: <contract.2@clients.example>\r\nDate: Mon, 23 Nov 2026 10:00:00 +0000\r\n\r\n" in fields
+    part = said(client.uid("FETCH", "2", "(UID BODY.PEEK[]<3.5>)"))
+    assert re.search(rb"UID 2 BODY\[\]<3> \{5\}\r\n.{5} \)", part, re.DOTALL)
+    assert said(client.uid("FETCH", "2", "(UID BODY.PEEK[]<999999.5>)")).endswith((b'BODY[]<999999> "")', b"{0}\r\n )"))
+    assert re.search(
+        rb'ENVELOPE \("Mon, 23 Nov 2026 10:00:00 \+0000" "contract 2" \(\("Customer 2" NIL "customer" "clients',
+        said(client.uid("FETCH", "2", "(UID ENVELOPE)")),
+    )
+    client.uid("STORE", "2", "+FLAGS.SILENT", "(\\Seen)")  # opened with EXAMINE: in vain, with NO or without
+    assert b"Seen" not in said(client.uid("FETCH", "2", "(UID FLAGS)"))
+    assert client.select("INBOX") == ("OK", [b"2"])
+    said(client.uid("STORE", "2", "+FLAGS.SILENT", "(\\Answered)"))
+    assert re.search(rb"\(UID 2 FLAGS \(.*\\Answered.*\)\)", said(client.uid("FETCH", "2", "(UID FLAGS)")))
+    deliver(third)
+    said(client.noop())
+    assert told(client.response("EXISTS")).split()[-1] == b"3"
+    assert said(client.uid("FETCH", "3", "(UID RFC822.SIZE)")).startswith(b"3 (UID 3 RFC822.SIZE ")
+    said(client.uid("MOVE", "1", "Junk"))
+    assert re.fullmatch(rb"\d+ 1 1", told(client.response("COPYUID")))
+    assert told(client.response("EXPUNGE")) == b"1"
+    said(client.uid("STORE", "3", "+FLAGS.SILENT", "(\\Deleted)"))
+    said(client.uid("EXPUNGE", "2"))  # not marked
+    assert said(client.uid("SEARCH", "ALL")) == b"2 3"
+    said(client.uid("EXPUNGE", "2:3"))
+    assert said(client.uid("SEARCH", "ALL")) == b"2"
+    assert client.select("Nowhere")[0] == "NO"
+
+
+# --- ten touchpoints -------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Odd:
+    """A message that cannot be fetched, and what has become of it. `heals`: one day it can."""
+
+    name: str
+    message: Message
+    heals: bool = True
+    uid: int = 0
+    since: float = 0.0
+    stood_in_after: float | None = None  # seconds until a placeholder stood in its queue
+    replaced_after: float | None = None  # seconds until the message itself did
+
+    @property
+    def is_settled(self) -> bool:
+        return (self.replaced_after if self.heals else self.stood_in_after) is not None
+
+
+def odd_messages() -> list[Odd]:
+    numbers = itertools.count(1)
+
+    def odd(name: str, *, heals: bool = True, size: int | None = None, body: str = "", **quirk: Any) -> Odd:
+        raw = letter(next(numbers), "odd", body=body)
+        return Odd(name, Message(raw, size=size, **quirk), heals)
+
+    large = "x" * 70 + "\r\n"
+    large *= LARGEST // len(large) + 100
+    return [
+        odd("NO for one UID, for ever", quirk=refuses("NO System Error (Failure)"), heals=False),
+        odd("NO for one UID, for long", quirk=refuses("NO System Error (Failure)")),
+        odd("NO for one UID, its header too", quirk=refuses("NO System Error (Failure)", blind=True)),
+        odd("NO [UNAVAILABLE] for one UID", quirk=refuses("NO [UNAVAILABLE] try later")),
+        odd("BODY[] NIL, for ever", quirk=has_body(nil), heals=False),
+        odd("an empty literal", quirk=has_body(empty)),
+        odd("a literal longer than announced", quirk=has_body(longer_than_announced)),
+        odd("a literal shorter than announced", quirk=has_body(shorter_than_announced)),
+        odd("a literal of 2^40 bytes", quirk=has_body(announced_as_2_to_the_40)),
+        odd("the link is cut in it", quirk=cuts_the_link(60)),
+        odd("found, and never shown", quirk=is_not_shown),
+        odd("over inbound.max_message_size", body=large, heals=False),
+        odd("the same, and its size is a lie", body=large, size=1_000, heals=False),
+    ]
+
+
+STRANGE: Final[dict[str, bytes]] = {
+    "8-bit-header": b"From: J\xf6rg <j@clients.example>\r\nSubject: \xe9t\xe9 \xff\xfe\r\n",
+    "nul-in-header": b"From: a\0b@clients.example\r\nSubject: nul\0nul\r\nX-\0: \0\r\n",
+    "huge-line": b"X-Long: " + b"y" * 300_000 + b"\r\nSubject: a huge line\r\n",
+    "5000-fields": b"X: y\r\n" * 5_000,
+    "bare-line-ends": b"Subject: bare\nX-A: b\rX-C: d\r\n",
+    "imap-in-header": b"Subject: {20}\r\nX-A: )\r\n A1 OK done\r\n* BYE\r\n",
+}
+
+
+@dataclass
+class Line:
+    """What a trial came to. `back`: seconds until its mail was there; `slowest`: milliseconds, of `status`."""
+
+    name: str
+    met: int = 0
+    said: list[str] = field(default_factory=list)
+    back: float = 0.0
+    slowest: float = 0.0
+    peak: float = 0.0
+    trouble: str = ""
+
+
+class Story:
+    """The hostile touchpoint's life: trials, odd messages, and what the daemon made of them."""
+
+    def __init__(self, daemon: Daemon, server: HostileServer, onlooker: Onlooker) -> None:
+        self.daemon, self.server, self.onlooker = daemon, server, onlooker
+        self.log = LogReader(daemon.log)
+        self.memory = Memory(daemon.pid)
+        self.lines: list[Line] = []
+        self.bugs: list[str] = []
+        self.odd: list[Odd] = []
+        self._numbers = itertools.count(1)
+
+    # --- mail --------------------------------------------------------------------------------------------------------
+
+    def write(self, count: int) -> list[str]:
+        """Deliver letters to the hostile mailbox; return their Message-IDs."""
+        raws = [letter(next(self._numbers), "to hostile") for _ in range(count)]
+        self.server.deliver(*raws)
+        return [message_id(raw) for raw in raws]
+
+    def missing(self, ids: list[str]) -> list[str]:
+        """Return those that lie in the mailbox and are not to be seen in a queue."""
+        there = {message_id(message.raw) for message in self.server.messages().values()}
+        return [id for id in ids if id in there and id not in self.onlooker.seen]
+
+    def wait(self, check: Callable[[], object], patience: float = PATIENCE) -> bool:
+        deadline = time.monotonic() + patience
+        while not check():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+            self.tend()
+        return True
+
+    # --- trials ------------------------------------------------------------------------------------------------------
+
+    def play(self, trial: Trial) -> None:
+        line = Line(trial.name)
+        self.lines.append(line)
+        self.onlooker.slowest = 0.0
+        self.memory.begin_peak()
+        faults = trial.make()
+        begun = time.monotonic()
+        with self.server.in_force(*faults):
+            if trial.begins == "reconnect":
+                self.server.drop()
+            elif trial.begins == "reload":
+                watch = self.daemon.site.touchpoint("hostile")["watch"]
+                watch["poll"] = "1200 ms" if watch["poll"] == "1 s" else "1 s"
+                self.daemon.write_config()
+                self.daemon.ask("reload")
+            ids = self.write(2)
+            if not self.wait(lambda: all(fault.ended for fault in faults)):
+                over = "the client does not leave it" if all(fault.met for fault in faults) else "it is never met"
+                line.trouble = f"{over} in {PATIENCE:.0f} s"
+            elif trial.flows and not self.wait(lambda: not self.missing(ids)):
+                line.trouble = f"no mail comes while it lasts: {self.missing(ids)}"
+        honest_at = time.monotonic()
+        if not self.wait(lambda: not self.missing(ids)):
+            line.trouble += f" LOST, or later than {PATIENCE:.0f} s: {self.missing(ids)}"
+        line.back = time.monotonic() - (begun if trial.flows else honest_at)
+        line.met = sum(fault.met for fault in faults)
+        line.slowest = 1000 * self.onlooker.slowest
+        line.peak = self.memory.peak
+        self.hear(line)
+
+    def hear(self, line: Line) -> None:
+        """Note what the log has about the hostile touchpoint since last time, and every bug."""
+        told: Counter[str] = Counter()
+        for event in self.log.new_events():
+            name = event["event"]
+            if event.get("level") == "error" or "exception" in event or name == "not an event":
+                self.bugs.append(f"{line.name}: {event}")
+                line.trouble += f" BUG {name}"
+            elif event.get("touchpoint") == "hostile" and name not in ("connected", "arrived", "routed"):
+                cause = str(event.get("cause", "")).replace(f"imaps://localhost:{self.server.port}", "it")
+                told[f"{name} {cause.removesuffix('; we connect again')}".strip()] += 1
+        line.said = [text if count == 1 else f"{count} × {text}" for text, count in told.items()]
+
+    # --- odd messages ------------------------------------------------------------------------------------------------
+
+    def meet_odd_messages(self) -> None:
+        """Each comes with a good letter on either side, which must not wait for it."""
+        for odd in odd_messages():
+            line = Line(odd.name, met=1)
+            self.lines.append(line)
+            self.onlooker.slowest = 0.0
+            self.memory.begin_peak()
+            begun = time.monotonic()
+            before, after = (letter(next(self._numbers), "beside an odd one") for _ in range(2))
+            _, odd.uid, _ = self.server.deliver(before, odd.message, after)
+            odd.since = time.monotonic()
+            self.odd.append(odd)
+            ids = [message_id(before), message_id(after)]
+            if not self.wait(lambda ids=ids: not self.missing(ids)):  # type: ignore[misc]  # a bound loop variable
+                line.trouble = f"others do not flow on: {self.missing(ids)}"
+            line.back = time.monotonic() - begun
+            line.slowest = 1000 * self.onlooker.slowest
+            line.peak = self.memory.peak
+            self.hear(line)
+
+    def tend(self) -> None:
+        """See what has become of odd messages; one that has its placeholder is healed, if it is of that kind."""
+        for odd in self.odd:
+            if odd.is_settled:
+                continue
+            standing = self.standing_for(odd)
+            if odd.stood_in_after is None:
+                if standing and b"webmail" in standing:
+                    odd.stood_in_after = time.monotonic() - odd.since
+                    if odd.heals:
+                        self.server.do(lambda odd=odd: setattr(odd.message, "quirk", None))  # type: ignore[misc]  # bound
+            elif standing == odd.message.raw:
+                odd.replaced_after = time.monotonic() - odd.since
+
+    def standing_for(self, odd: Odd) -> bytes | None:
+        """Return what stands in the queue for an odd message: found by its Message-ID or, without one, by its UID."""
+        id = message_id(odd.message.raw)
+        if id not in self.onlooker.seen and odd.name != "NO for one UID, its header too":
+            return None
+        for conversation in self.daemon.ask("queue.list", queue="hostile", all=True):
+            if id in conversation["message_ids"] or not conversation["message_ids"]:
+                return self.text_of(conversation["id"])
+        return None
+
+    def text_of(self, conversation: str) -> bytes:
+        (first, *_) = self.daemon.ask("queue.read", id=conversation)
+        chunks = (self.daemon.ask("message.chunk", id=first["id"], number=number) for number in itertools.count())
+        return b"".join(base64.b64decode(chunk) for chunk in itertools.takewhile(lambda one: one is not None, chunks))
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def table(self) -> str:
+        rows = [f"{'fault':44} met  back s  status ms  peak MB  what was said, and what went wrong"]
+        for line in self.lines:
+            words = "; ".join([*line.said, *([f"!! {line.trouble.strip()}"] if line.trouble else [])])
+            rows.append(
+                f"{line.name:44} {line.met:3}  {line.back:6.2f}  {line.slowest:9.0f}  {line.peak:7.1f}  {words}"
+            )
+        for odd in self.odd:
+            minutes = [
+                "never" if seconds is None else f"after {seconds * RATE / 60:.0f} min"
+                for seconds in (odd.stood_in_after, odd.replaced_after)
+            ]
+            rows.append(f"{odd.name:44} placeholder {minutes[0]}, the message {minutes[1]}")
+        return "\n".join(rows)
+
+
+def the_site(provider: Provider, healthy: list[str]) -> Site:
+    site = Site([provider.touchpoint(id, tls=False, history="all") for id in healthy])
+    site.gateway = {"inbound": {"max_message_size": LARGEST}}
+    return site
+
+
+def the_hostile_one(server: HostileServer, authority: Authority, secret: Path) -> dict[str, Any]:
+    secret.write_text(PASSWORD)
+    return {
+        "id": "hostile",
+        "address": LOGIN,
+        "name": "Hostile",
+        "active": True,
+        "direction": "inbound",
+        "linked_queues": ["hostile"],
+        "imap": f"imaps://localhost:{server.port}",
+        "password": f"file:{secret}",
+        "ca_file": str(authority.ca_file),
+        "history": "all",
+        "watch": {"poll": "1 s"},
+    }
+
+
+@pytest.mark.timeout(240)
+def test_one_hostile_server_costs_nine_healthy_touchpoints_nothing_and_loses_nothing_itself(
+    shared_provider: Provider, authority: Authority, make_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    healthy = [f"well-{number}" for number in range(1, HEALTHY + 1)]
+    server = HostileServer(LOGIN, PASSWORD, authority.issue("hostile"))
+    try:
+        daemon = make_daemon(the_site(shared_provider, healthy), program=(hurried.__file__, f"{server.port}:{RATE}"))
+        daemon.start()
+        daemon.wait_connected(*healthy)
+        onlooker = Onlooker(daemon)
+        story = Story(daemon, server, onlooker)
+        addresses = [f"{id}@support.example" for id in healthy]
+        customers = Correspondents(shared_provider.dovecot.deliver, addresses, pause=0.08)
+        with onlooker.looking():
+            with customers.writing():
+                time.sleep(6)  # the measured time without the hostile one: nothing is waited for
+                hostile_from = time.monotonic()
+                memory_before = story.memory.now
+                daemon.site.touchpoints.append(the_hostile_one(server, authority, tmp_path / "secret"))
+                daemon.write_config()
+                daemon.ask("reload")
+                first = story.write(5)
+                assert story.wait(lambda: not story.missing(first)), daemon.log_tail()
+                server.deliver(*(
+                    head + letter(number, f"strange {name}") for number, (name, head) in enumerate(STRANGE.items())
+                ))  # fmt: skip
+                story.meet_odd_messages()
+                for trial in TRIALS:
+                    story.play(trial)
+                late_id = surface_late(story)
+                story.wait(lambda: all(odd.is_settled for odd in story.odd), 30)
+            wanted = {message_id(message.raw) for message in server.messages().values()}
+            story.wait(lambda: not story.missing(list(wanted)), 20)
+            story.wait(lambda: set(customers.sent) <= set(onlooker.seen), 10)
+        print(story.table())
+        latencies = {id: onlooker.seen[id] - at for id, at in customers.sent.items() if id in onlooker.seen}
+        before = [seconds for id, seconds in latencies.items() if customers.sent[id] < hostile_from]
+        beside = [seconds for id, seconds in latencies.items() if customers.sent[id] >= hostile_from]
+        for name, seconds in (("without the hostile one", before), ("beside the hostile one", beside)):
+            figures = ", ".join(f"{key} {value:.0f} ms" for key, value in quantiles(seconds).items())
+            print(f"latency of {len(seconds)} healthy letters {name}: {figures}")
+        print(f"memory: {memory_before:.0f} MB before, {max(line.peak for line in story.lines):.0f} MB at most")
+
+        # (a) the daemon lives
+        assert daemon.is_running
+        assert len(onlooker.pids) == 1
+        assert onlooker.troubles == []
+        assert story.bugs == []
+        # (b) the nine have every letter once, and in time
+        listed = daemon.ask("queue.list", all=True)
+        found = [id for conversation in listed for id in conversation["message_ids"]]
+        assert repeated(id for id in found if id in customers.sent) == {}
+        assert set(customers.sent) - set(found) == set()
+        assert max(beside) < max(LATEST, 2 * max(before))
+        # (c) the tenth too
+        assert {line.name: line.trouble for line in story.lines if line.trouble} == {}
+        kept = Counter(message_id(message.raw) for message in server.messages().values())
+        in_queue = Counter(id for one in listed if "hostile" in one["queues"] for id in one["message_ids"])
+        assert late_id in in_queue
+        assert kept - in_queue == Counter()
+        assert {id: count for id, count in in_queue.items() if count > 1} == {}
+        assert "<forged@x>" not in in_queue
+        # (d) what could not be fetched had a placeholder
+        assert [odd.name for odd in story.odd if odd.stood_in_after is None] == []
+        assert [odd.name for odd in story.odd if not odd.is_settled] == []
+        # (e) memory is bounded
+        assert max(line.peak for line in story.lines) < memory_before + LEAST_MEMORY
+        # and we were a good client all the while
+        assert server.most_open <= 2
+        assert [one for one in server.commands if re.match(r"(CLOSE|EXPUNGE|STORE|FETCH|SEARCH)\b", one)] == []
+        assert not any(b"\\Seen" in message.flags for message in server.messages().values())
+        assert PASSWORD not in daemon.log.read_text()
+    finally:
+        server.close()
+
+
+def surface_late(story: Story) -> str:
+    """Two letters come, and then one under a lower UID; return the Message-ID of that."""
+    line = Line("a lower UID surfaces late", met=1)
+    story.lines.append(line)
+    inbox = story.server.folders["INBOX"]
+    kept = story.server.do(inbox.reserve)
+    others = story.write(2)
+    assert story.wait(lambda: not story.missing(others)), story.daemon.log_tail()
+    raw = letter(1, "late")
+    begun = time.monotonic()
+    story.server.do(lambda: inbox.add(Message(raw), kept))
+    if not story.wait(lambda: not story.missing([message_id(raw)])):
+        line.trouble = f"not found in {PATIENCE:.0f} s"
+    line.back = time.monotonic() - begun
+    story.hear(line)
+    return message_id(raw)

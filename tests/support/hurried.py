@@ -1,0 +1,62 @@
+"""The daemon for which some waits are short: a test cannot wait for an hour. Run as a program:
+
+    python tests/support/hurried.py PORT:RATE run
+
+With the IMAP server on PORT it has less patience than with others (a second for a connection, 0.8 s for an answer);
+it rests a fortieth of the time after a failure; and what the inbound path takes for the time of day runs RATE times as
+fast, so that the fifteen minutes after which a placeholder stands in for a message pass in a test.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any
+
+from gateway.cli.main import main
+from gateway.inbound import mailbox, session, watcher  # with all that they import
+
+CONNECT_SECONDS = 1.0
+ANSWER_SECONDS = 0.8
+SHORTER = 40
+
+
+def hurry(port: int, rate: int) -> None:
+    began = time.time()
+    dial: Any = session.connect
+    rest: Any = watcher.rest_after
+
+    class Hurried(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]  # a plain datetime is wanted
+            now = time.time()
+            return datetime.fromtimestamp(began + (now - began) * rate, UTC).astimezone(tz)
+
+    async def connect(server: Any, *arguments: Any, **options: Any) -> Any:
+        if server.port == port:
+            options |= {"connect_seconds": CONNECT_SECONDS, "answer_seconds": ANSWER_SECONDS}
+        return await dial(server, *arguments, **options)
+
+    def rest_after(*arguments: Any, **options: Any) -> timedelta:
+        longer: timedelta = rest(*arguments, **options)
+        return longer / SHORTER
+
+    assert mailbox.__name__ in sys.modules
+    for replaced, by in ((datetime, Hurried), (dial, connect), (rest, rest_after)):
+        places = [
+            (module, name)
+            for module_name, module in list(sys.modules.items())
+            if module_name.startswith("gateway.inbound")
+            for name, value in list(vars(module).items())
+            if value is replaced
+        ]
+        assert places, f"nothing in gateway.inbound is called {replaced}; has it moved?"
+        for module, name in places:
+            setattr(module, name, by)
+
+
+if __name__ == "__main__":
+    port, rate = sys.argv.pop(1).split(":")
+    hurry(int(port), int(rate))
+    sys.exit(main())
