@@ -6,14 +6,19 @@ anew. An alarm is something a person should look at: it has a cause and an actio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+
+from gateway.model import Role
 
 
 @dataclass(slots=True)
 class TouchpointHealth:
-    """One touchpoint's state as `status` shows it. `state`: a word; `cause`: one line, with the remedy."""
+    """One touchpoint's state as `status` shows it. `state`: a word; `cause`: one line, with the remedy.
+
+    `heard`: asks the session that waits for mail when the server last sent a byte; without it, what was noted last.
+    """
 
     connected: bool = False
     state: str = "starting"
@@ -22,7 +27,15 @@ class TouchpointHealth:
     last_message_at: datetime | None = None
     synced_at: datetime | None = None  # when we had last seen everything that lay in the watched folder
     last_server_byte_at: datetime | None = None
+    heard: Callable[[], datetime] | None = None
+    folders: Mapping[str, Role] = field(default_factory=dict)  # that are watched, in their order
     unfetched: int = 0
+
+    @property
+    def heard_at(self) -> datetime | None:
+        """When the server last sent a byte. None: never since we started."""
+        now = self.heard() if self.heard else None
+        return max((at for at in (now, self.last_server_byte_at) if at is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The rule chain: class, then the sender lists, then the rules in their order, then a place for what is left.
+"""The rule chain: class, sender lists, the provider's verdict, the rules in their order, a place for what is left.
 
 One pure function from a header to a verdict. Its trail tells what had a part in the verdict; asked to explain, it
 tells of every rule what it looked at. Which queue a *continued* conversation stays in is not known here: that is
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
 from gateway.config.rules_file import Action, Rule, Touchpoint
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
 LINKED: Final = "linked"  # in a rule's `queue`: the touchpoint's own queues
 UNREAD_TAG: Final = "unreadable"
 _SHOWN_DETAIL: Final = 600  # characters
+_IN_JUNK: Final = "it lies in the provider's Junk"
+
+
+class _Standing(Enum):
+    """What the lists say of a sender."""
+
+    ALLOWED = auto()
+    BLOCKED = auto()
+    UNKNOWN = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +46,10 @@ class _Rule:
 
 @dataclass(slots=True)
 class _Draft:
-    """What the rules have said so far."""
+    """What has been said so far. `by_us`: what lists and rules alone say about quarantine."""
 
     quarantine: bool
+    by_us: bool
     queues: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
     priority: Priority | None = None
@@ -52,7 +63,7 @@ class _Draft:
         self.tags.extend(action.tags)
         self.priority = action.priority or self.priority
         if action.quarantine is not None:
-            self.quarantine = action.quarantine
+            self.quarantine = self.by_us = action.quarantine
         if action.auto_reply is not None:
             self.auto_reply = action.auto_reply
         self.discard |= action.discard
@@ -103,15 +114,25 @@ class Chain:
         self._allowed = SenderList(allowlist)
         self._blocked = SenderList(blocklist)
 
-    def decide(self, touchpoint: str, facts: HeaderFacts, size: int, *, explain: bool = False) -> Verdict:
+    def decide(
+        self, touchpoint: str, facts: HeaderFacts, size: int, *, junk: bool = False, explain: bool = False
+    ) -> Verdict:
         """Return the verdict on a message of `size` bytes. Its queues are those of a new conversation.
 
-        A touchpoint that the configuration no longer has gets the rules for all touchpoints. `explain` makes the trail
-        tell of every rule, also of those that did not match or were not looked at; nothing else differs.
+        `junk`: the provider has put it into its Junk. A touchpoint that the configuration no longer has gets the rules
+        for all touchpoints. `explain` makes the trail tell of every rule, also of those that did not match or were not
+        looked at; nothing else differs.
         """
         message_class, step = classify(facts, self._own.get(touchpoint, frozenset()))
         trail = [step]
-        draft = _Draft(quarantine=self._look_up_sender(facts, trail, explain=explain))
+        standing = self._look_up_sender(facts, trail, explain=explain)
+        draft = _Draft(quarantine=standing is _Standing.BLOCKED, by_us=standing is _Standing.BLOCKED)
+        if junk:
+            draft.quarantine = standing is not _Standing.ALLOWED
+            verdict = "quarantine" if draft.quarantine else "no quarantine: the sender is on the allowlist"
+            trail.append(Step("provider", _IN_JUNK, verdict))
+        elif explain:
+            trail.append(Step("provider", "it does not lie in the provider's Junk", "no quarantine"))
         linked = self._linked.get(touchpoint, ())
         evidence = Evidence(facts, size, message_class)
         rules = self._by_touchpoint.get(touchpoint, self._everywhere)
@@ -137,25 +158,26 @@ class Chain:
             priority=draft.priority or Priority.NORMAL,
             priority_set=draft.priority is not None,
             quarantine=draft.quarantine,
+            junk_alone=draft.quarantine and not draft.by_us,
             discard=draft.discard,
             reroute=draft.reroute,
             auto_reply=draft.auto_reply,
             trail=tuple(trail),
         )
 
-    def _look_up_sender(self, facts: HeaderFacts, trail: list[Step], *, explain: bool) -> bool:
-        """Return whether the sender is blocked. What a person sees as sender counts, and for blocks the return path."""
+    def _look_up_sender(self, facts: HeaderFacts, trail: list[Step], *, explain: bool) -> _Standing:
+        """Return how the lists see the sender: what people see as sender counts, for blocks also the return path."""
         authors = [box.address.lower() for box in facts.authors if box.address]
         if hit := self._allowed.find(authors):
             trail.append(Step("allowlist", f"{hit[0]} is on it as {hit[1]}", "not blocked"))
-            return False
+            return _Standing.ALLOWED
         path = facts.return_path
         if hit := self._blocked.find([*authors, path.lower()] if path else authors):
             trail.append(Step("blocklist", f"{hit[0]} is on it as {hit[1]}", "quarantine"))
-            return True
+            return _Standing.BLOCKED
         if explain:
             trail.append(Step("blocklist", f"{', '.join(authors) or 'no sender'} is on neither list", "not blocked"))
-        return False
+        return _Standing.UNKNOWN
 
 
 def compile_chain(config: Config) -> Chain:
@@ -164,11 +186,22 @@ def compile_chain(config: Config) -> Chain:
     return Chain(rules.rules, config.touchpoints, allowlist=rules.spam.allowlist, blocklist=rules.spam.blocklist)
 
 
-def last_resort(linked: Sequence[str], cause: str) -> Verdict:
-    """Return the verdict on a message that cannot be read or judged: it still reaches the linked queues, unread."""
+def last_resort(linked: Sequence[str], cause: str, *, junk: bool = False) -> Verdict:
+    """Return the verdict on a message that cannot be read or judged: it still reaches the linked queues, unread; out of
+    the provider's Junk (`junk`) the quarantine.
+    """
     queues, reason = _place((), linked)
-    trail = (Step("intake", cause, "taken as it is"), Step("queues", reason, ", ".join(queues)))
-    return Verdict(MessageClass.HUMAN, queues, tags=(UNREAD_TAG,), auto_reply=False, trail=trail)
+    provider = (Step("provider", _IN_JUNK, "quarantine"),) if junk else ()
+    trail = (Step("intake", cause, "taken as it is"), *provider, Step("queues", reason, ", ".join(queues)))
+    return Verdict(
+        MessageClass.HUMAN,
+        queues,
+        tags=(UNREAD_TAG,),
+        quarantine=junk,
+        junk_alone=junk,
+        auto_reply=False,
+        trail=trail,
+    )
 
 
 def _place(chosen: Sequence[str], linked: Sequence[str]) -> tuple[tuple[str, ...], str]:

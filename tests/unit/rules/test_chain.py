@@ -29,8 +29,10 @@ def chain(*rules: dict[str, Any], **spam: list[str]) -> Chain:
     )
 
 
-def decide(*rules: dict[str, Any], touchpoint: str = "support", raw: bytes = RAW, **spam: list[str]) -> Verdict:
-    return chain(*rules, **spam).decide(touchpoint, scan(raw), len(raw))
+def decide(
+    *rules: dict[str, Any], touchpoint: str = "support", raw: bytes = RAW, junk: bool = False, **spam: list[str]
+) -> Verdict:
+    return chain(*rules, **spam).decide(touchpoint, scan(raw), len(raw), junk=junk)
 
 
 def then(**action: Any) -> dict[str, Any]:
@@ -143,6 +145,48 @@ def test_a_rule_may_release_what_is_blocked() -> None:
     assert not decide(rule, blocklist=["*@bank.example"]).quarantine
 
 
+@pytest.mark.parametrize(
+    ("junk", "rules", "spam", "quarantine", "junk_alone"),
+    [
+        pytest.param(True, [], {}, True, True, id="junk"),
+        pytest.param(False, [], {}, False, False, id="no-junk"),
+        pytest.param(True, [], {"allowlist": ["*@bank.example"]}, False, False, id="allowlist-before-provider"),
+        pytest.param(True, [], {"blocklist": ["*@bank.example"]}, True, False, id="blocked-too"),
+        pytest.param(False, [], {"blocklist": ["*@bank.example"]}, True, False, id="blocked"),
+        pytest.param(True, [{"quarantine": False}], {}, False, False, id="a-rule-releases"),
+        pytest.param(True, [{"quarantine": True}], {}, True, False, id="a-rule-wants-it-too"),
+        pytest.param(True, [{"tags": ["a"]}], {}, True, True, id="a-rule-about-something-else"),
+        pytest.param(True, [{"quarantine": True}, {"quarantine": False}], {}, False, False, id="the-last-rule-wins"),
+        pytest.param(True, [{"quarantine": False}, {"quarantine": True}], {}, True, False, id="the-last-rule-wants-it"),
+        pytest.param(
+            True,
+            [{"quarantine": True}],
+            {"allowlist": ["*@bank.example"]},
+            True,
+            False,
+            id="a-rule-after-the-allowlist",
+        ),
+    ],
+)
+def test_what_lies_in_the_providers_junk_is_quarantined_unless_list_or_rule_say_no(
+    junk: bool, rules: list[dict[str, Any]], spam: dict[str, list[str]], quarantine: bool, junk_alone: bool
+) -> None:
+    verdict = chain(*(then(**action) for action in rules), **spam).decide("support", scan(RAW), 10, junk=junk)
+    assert (verdict.quarantine, verdict.junk_alone) == (quarantine, junk_alone)
+    assert verdict.queues == ("one", "two"), "where it would be if it were released"
+
+
+def test_the_providers_verdict_stands_between_lists_and_rules() -> None:
+    verdict = decide(then(quarantine=False), junk=True, allowlist=["*@bank.example"])
+    assert [(step.step, step.verdict) for step in verdict.trail[1:4]] == [
+        ("allowlist", "not blocked"),
+        ("provider", "no quarantine: the sender is on the allowlist"),
+        ("rule r1", "no quarantine"),
+    ]
+    assert Step("provider", "it lies in the provider's Junk", "quarantine") in decide(junk=True).trail
+    assert not any(step.step == "provider" for step in decide().trail)
+
+
 def test_the_trail_tells_what_had_a_part() -> None:
     rules: list[dict[str, Any]] = [
         {"if": {"subject": "x"}, "then": {"queue": "no"}},
@@ -175,6 +219,7 @@ def test_explaining_adds_steps_and_changes_nothing_else() -> None:
     explained = made.decide("support", scan(RAW), 10, explain=True)
     assert [step for step in explained.trail if step in plain.trail] == list(plain.trail)
     assert Step("blocklist", "ana@bank.example is on neither list", "not blocked") in explained.trail
+    assert Step("provider", "it does not lie in the provider's Junk", "no quarantine") in explained.trail
     assert Step("rule r1", 'subject "Your invoice" matches none of x', "no match") in explained.trail
     assert Step("rule r3", "not looked at", "-") in explained.trail
     assert (plain.queues, plain.tags) == (explained.queues, explained.tags)
@@ -193,3 +238,9 @@ def test_the_last_resort_is_the_linked_queues() -> None:
     assert not verdict.auto_reply
     assert verdict.trail[0] == Step("intake", "it broke", "taken as it is")
     assert last_resort((), "it broke").queues == ("unrouted",)
+
+
+def test_what_cannot_be_judged_stays_in_quarantine_where_the_provider_calls_it_junk() -> None:
+    verdict = last_resort(("one",), "it broke", junk=True)
+    assert (verdict.quarantine, verdict.junk_alone, verdict.queues) == (True, True, ("one",))
+    assert not last_resort(("one",), "it broke").quarantine
