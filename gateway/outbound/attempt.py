@@ -123,7 +123,10 @@ def _done(
         _fated(recipient, one, State.SENDING if index in begun else recipient.before, settings.policy, at)
         for index, (recipient, one) in enumerate(zip(claimed.recipients, judged, strict=True))
     )
-    return Done(claimed.id, claimed.touchpoint, claimed.attempt, claimed.kind, fated, at.now, counted, change)
+    return Done(
+        claimed.id, claimed.touchpoint, claimed.attempt, claimed.kind, fated, at.now, counted, change,
+        answers=claimed.answers,
+    )  # fmt: skip
 
 
 def _fated(recipient: Recipient, judged: Judged, before: State, policy: RetryPolicy, at: Moment) -> Fated:

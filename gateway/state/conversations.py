@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from gateway.model import from_ms, show_id
+from gateway.model import Role, from_ms, show_id
 from gateway.rules.conversation import ConversationState
 
 
 @dataclass(slots=True)
 class Conversation:
-    """A row with its queues. The three last fields say what a change has to write."""
+    """A row with its queues. The last fields say what a change has to write."""
 
     id: int
     touchpoint: str
@@ -35,6 +35,10 @@ class Conversation:
     is_new: bool = False
     leaves: bool = False  # its entries are replaced
     enters_at: int | None = None  # its entries are to be written
+    is_renamed: bool = False
+
+    def name(self, subject: str, sender: str, sender_name: str) -> None:
+        self.subject, self.sender, self.sender_name, self.is_renamed = subject, sender, sender_name, True
 
     @property
     def row(self) -> tuple[object, ...]:
@@ -120,16 +124,17 @@ def list_conversations(
 
 def show_conversation(db: sqlite3.Connection, id: int) -> dict[str, Any] | None:
     """Return a conversation as in a listing, and its `messages`, in and out, in order of time, without their bytes.
+    What somebody wrote at the provider is outbound, of class `sent`.
 
     `id`: of the conversation or of one of its messages. None when there is none.
     """
     if (conversation := _conversation_of(db, id)) is None:
         return None
     (shown,) = _shown(db, [conversation])
-    inbound = {
+    stored = {
         (row[11], row[0]): {
             "id": show_id(row[0]),
-            "direction": "inbound",
+            "direction": "outbound" if row[12] == Role.SENT else "inbound",
             "at": _time(row[1]),
             "from": row[2] or None,
             "from_name": row[3] or None,
@@ -143,7 +148,7 @@ def show_conversation(db: sqlite3.Connection, id: int) -> dict[str, Any] | None:
         }
         for row in db.execute(
             "SELECT id, internal_at, sender, sender_name, subject, message_id, class, size, quarantine, discarded,"
-            f" trail, {_CAME_AT} FROM message WHERE conversation = ?",
+            f" trail, {_CAME_AT}, origin FROM message WHERE conversation = ?",
             (conversation,),
         )
     }
@@ -167,7 +172,7 @@ def show_conversation(db: sqlite3.Connection, id: int) -> dict[str, Any] | None:
             (conversation,),
         )
     }
-    return shown | {"messages": [message for _, message in sorted((inbound | outbound).items())]}
+    return shown | {"messages": [message for _, message in sorted((stored | outbound).items())]}
 
 
 def find_messages(db: sqlite3.Connection, id: int) -> list[dict[str, Any]]:
@@ -176,9 +181,10 @@ def find_messages(db: sqlite3.Connection, id: int) -> list[dict[str, Any]]:
     """
     for column in ("conversation", "id"):
         rows = db.execute(
-            f"SELECT id, 'inbound', internal_at, message_id, size, {_CAME_AT} AS place FROM message"
-            f" WHERE {column} = ? UNION ALL SELECT id, 'outbound', accepted_at, message_id, size, accepted_at"
-            f" FROM outbox WHERE {column} = ? ORDER BY place, id",
+            "SELECT id, CASE origin WHEN 'sent' THEN 'outbound' ELSE 'inbound' END, internal_at, message_id, size,"
+            f" {_CAME_AT} AS place FROM message WHERE {column} = ? UNION ALL"
+            f" SELECT id, 'outbound', accepted_at, message_id, size, accepted_at FROM outbox WHERE {column} = ?"
+            " ORDER BY place, id",
             (id, id),
         ).fetchall()
         if rows:

@@ -43,9 +43,10 @@ CREATE TABLE unfetched (
     PRIMARY KEY (touchpoint, folder, uidvalidity, uid)) WITHOUT ROWID;
 
 -- A message that lies, or lay, at the provider. state: arrived | routed. `tries` counts routings begun.
--- origin: the role of the folder where we found it; sent: written by us, at the provider. `fingerprint`, `object_id`:
--- identity without a UID. placeholder: headed | blind, NULL for the message itself. quarantine: 0 no, 1 by lists and
--- rules, 2 only for lying in the provider's Junk; `reviewed_at`: when a person released or confirmed it.
+-- origin: the role of the folder where we found it (sent: written by us, at the provider); notice: it never lay there.
+-- `fingerprint`, `object_id`: identity without a UID; 0, NULL: not known. placeholder: headed | blind, NULL for the
+-- message itself. quarantine: 0 no, 1 by lists and rules, 2 only for lying in the provider's Junk; `reviewed_at`: when
+-- a person released or confirmed it.
 CREATE TABLE message (
     id INTEGER PRIMARY KEY, touchpoint TEXT NOT NULL, origin TEXT NOT NULL, state TEXT NOT NULL,
     tries INTEGER NOT NULL, size INTEGER NOT NULL, internal_at INTEGER NOT NULL, arrived_at INTEGER NOT NULL,
@@ -56,6 +57,7 @@ CREATE INDEX message_arrived ON message (id) WHERE state = 'arrived';
 CREATE INDEX message_conversation ON message (conversation);
 CREATE INDEX message_fingerprint ON message (fingerprint);
 CREATE INDEX message_object ON message (object_id) WHERE object_id IS NOT NULL;
+CREATE INDEX message_blind ON message (touchpoint) WHERE placeholder = 'blind';
 CREATE INDEX message_quarantined ON message (id) WHERE quarantine != 0;
 
 -- Where a message lies at the provider.

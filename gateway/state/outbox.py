@@ -10,6 +10,7 @@ that was overtaken (a person pressed retry while we were still dialling) finds n
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,8 +19,9 @@ from functools import cache
 from itertools import chain
 from typing import Final
 
-from gateway.model import OutboxKind, Submission, to_ms
-from gateway.state import lanes, queues, raw
+from gateway.model import FilingAction, OutboxKind, Submission, to_ms
+from gateway.rules.conversation import thread_key
+from gateway.state import filings, lanes, queues, raw
 from gateway.state.lifecycle import SETTLED, WAITING, Event, State, move
 from gateway.state.outbox_view import Stopped as Stopped
 from gateway.state.outbox_view import count_open as count_open  # one name for callers: what is in the outbox
@@ -34,7 +36,7 @@ _DAY_HOURS: Final = 24
 
 _OUTBOX: Final = (
     "INSERT INTO outbox (id, touchpoint, agent, kind, return_path, eight_bit, smtputf8, message_id, subject, size,"
-    " accepted_at, conversation)"
+    " accepted_at, conversation, answers)"
 )
 _RECIPIENT: Final = (
     "INSERT INTO recipient (outbox, number, touchpoint, address, state, attempts, attempt, waited, next_attempt_at)"
@@ -60,7 +62,8 @@ def accept(db: sqlite3.Connection, items: Sequence[Accepting]) -> Sequence[None]
     conversations = queues.tie_outbound(db, [_tie(item.submission) for item in items])
     messages: list[tuple[object, ...]] = []
     recipients: list[tuple[object, ...]] = []
-    for item, conversation in zip(items, conversations, strict=True):
+    answers = _find_answered(db, items, conversations)
+    for item, conversation, answered in zip(items, conversations, answers, strict=True):
         submission = item.submission
         envelope, at = submission.envelope, to_ms(submission.accepted_at)
         messages.append(
@@ -77,6 +80,7 @@ def accept(db: sqlite3.Connection, items: Sequence[Accepting]) -> Sequence[None]
                 len(submission.raw),
                 at,
                 conversation,
+                answered,
             )
         )
         recipients.extend(
@@ -86,6 +90,36 @@ def accept(db: sqlite3.Connection, items: Sequence[Accepting]) -> Sequence[None]
     insert_many(db, _OUTBOX, messages)
     insert_many(db, _RECIPIENT, recipients)
     return [None] * len(items)
+
+
+def _find_answered(
+    db: sqlite3.Connection, items: Sequence[Accepting], conversations: Sequence[int | None]
+) -> list[int | None]:
+    """Return, for each reply, the inbound message of its conversation that it names, the likeliest parent first."""
+    replies = {
+        conversation
+        for item, conversation in zip(items, conversations, strict=True)
+        if conversation is not None and item.submission.kind is OutboxKind.REPLY
+    }
+    if not replies:
+        return [None] * len(items)
+    inbound: dict[tuple[int, int], int] = {}
+    for id, touchpoint, message_id, conversation in db.execute(
+        "SELECT id, touchpoint, message_id, conversation FROM message"
+        " WHERE conversation IN (SELECT value FROM json_each(?)) AND origin IN ('queue', 'junk')"
+        " AND message_id IS NOT NULL ORDER BY id",
+        (json.dumps(list(replies)),),
+    ):
+        inbound.setdefault((conversation, thread_key(touchpoint, message_id)), id)
+    found: list[int | None] = []
+    for item, conversation in zip(items, conversations, strict=True):
+        named = [
+            inbound.get((conversation or 0, thread_key(item.submission.touchpoint, one)))
+            for one in item.submission.references
+        ]
+        is_reply = item.submission.kind is OutboxKind.REPLY
+        found.append(next((id for id in named if id is not None), None) if is_reply else None)
+    return found
 
 
 def _tie(submission: Submission) -> queues.Tie:
@@ -116,9 +150,9 @@ class Recipient:
 class Claimed:
     """A message to be tried now. `attempt` numbers the tries of the message, from 1; it is in the trace field.
 
-    `begun`: the recipients are `sending` already. `raw` is None for a message of more than one chunk: read those one
-    by one (`read_chunk`). `more`: others were due too. `probing`: the lane is not open, for this cause; this message
-    finds out whether it can be. Times are ms.
+    `begun`: the recipients are `sending` already. `answers`: the inbound message that it replies to. `raw` is None for
+    a message of more than one chunk: read those one by one (`read_chunk`). `more`: others were due too. `probing`: the
+    lane is not open, for this cause; this message finds out whether it can be. Times are ms.
     """
 
     id: int
@@ -136,6 +170,7 @@ class Claimed:
     size: int
     accepted_at: int
     conversation: int | None
+    answers: int | None
     more: bool
     probing: str | None
     raw: bytes | None = field(repr=False)
@@ -175,7 +210,8 @@ class Fated:
 class Done:
     """One attempt, ended. `at`: ms. `counted`: the provider took the message. `lane`: what it did to the lane.
 
-    `notice`: goes to the writer in the transaction that records the refusal.
+    `notice`: goes to the writer in the transaction that records the refusal. `answers`: the inbound message that is
+    marked as answered at the provider once somebody has our reply.
     """
 
     id: int
@@ -187,6 +223,7 @@ class Done:
     counted: bool = False
     lane: lanes.Change | None = None
     notice: queues.Notice | None = None
+    answers: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +283,13 @@ def _record(db: sqlite3.Connection, attempts: Sequence[Done]) -> None:
             " ON CONFLICT DO UPDATE SET messages = messages + excluded.messages",
             [(*place, count) for place, count in sent.items()],
         )
+    answered = [
+        (done.answers, FilingAction.ANSWERED, done.touchpoint, "", done.at)
+        for done in attempts
+        if done.answers is not None and any(fated.event is Event.ACCEPTED for fated in done.fated)
+    ]
+    if answered:
+        filings.add(db, answered)
     if changes := [done.lane for done in attempts if done.lane is not None]:
         lanes.change(db, changes)
     if notices := [done.notice for done in attempts if done.notice is not None]:
@@ -296,14 +340,14 @@ def _claim(db: sqlite3.Connection, want: Want, count: int) -> Iterator[Claimed]:
         row[0]: row
         for row in db.execute(
             "SELECT id, agent, kind, return_path, eight_bit, smtputf8, message_id, subject, size, accepted_at,"
-            f" conversation FROM outbox WHERE id IN ({marks})",
+            f" conversation, answers FROM outbox WHERE id IN ({marks})",
             ids,
         )
     }
     small = [chunk_key(id, 0) for id in ids if messages[id][8] <= CHUNK_BYTES]
     bytes_of = dict(db.execute(f"SELECT id, bytes FROM chunk WHERE id IN ({', '.join('?' * len(small))})", small))
     for id in ids:
-        _, agent, kind, path, eight_bit, utf8, message_id, subject, size, at, conversation = messages[id]
+        _, agent, kind, path, eight_bit, utf8, message_id, subject, size, at, conversation, answers = messages[id]
         yield Claimed(
             id,
             want.touchpoint,
@@ -320,6 +364,7 @@ def _claim(db: sqlite3.Connection, want: Want, count: int) -> Iterator[Claimed]:
             size,
             at,
             conversation,
+            answers,
             more and lane.is_open,
             None if lane.is_open else lane.cause or "",
             bytes_of.get(chunk_key(id, 0)),

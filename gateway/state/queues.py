@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from gateway.model import (
     MessageClass,
+    Placeholder,
     Priority,
+    Role,
     Step,
     Verdict,
     personal_queue,
@@ -23,6 +25,7 @@ from gateway.model import (
 from gateway.rules.conversation import ConversationState, Ties, answer, begin, follow, place, thread_key
 from gateway.state import raw
 from gateway.state.conversations import Conversation, as_json, load
+from gateway.state.quarantine import BY_JUNK, BY_US
 from gateway.state.raw import Chunk
 from gateway.state.rows import insert_many
 
@@ -73,11 +76,11 @@ def route(db: sqlite3.Connection, items: Sequence[Routed]) -> Sequence[RoutedRes
     """
     messages = _messages(db, {item.id for item in items})
     keys = {key for item in items for key in (*item.ties.own, *item.ties.parents)}
-    threads = _find_threads(db, keys)
+    threads = find_threads(db, keys)
     known = load(
         db,
         {threads[key] for key in keys if key in threads}
-        | {conversation for state, conversation, _ in messages.values() if state == "routed" and conversation},
+        | {conversation for message in messages.values() if (conversation := message.conversation)},
     )
     tied: dict[int, int] = {}
     written: list[tuple[Routed, Conversation, tuple[Step, ...]]] = []
@@ -85,16 +88,19 @@ def route(db: sqlite3.Connection, items: Sequence[Routed]) -> Sequence[RoutedRes
     for item in items:
         if item.id not in messages:
             raise LookupError(f"message {show_id(item.id)} is routed and never arrived")
-        state, earlier, internal_at = messages[item.id]
-        if state == "routed" and earlier is not None:
-            found = known[earlier]
+        message = messages[item.id]
+        if message.state == "routed" and message.conversation is not None:
+            found = known[message.conversation]
             results.append(RoutedResult(found.id, tuple(found.queues), found.state, is_repeated=True))
             continue
-        found, step = _join(item, internal_at, threads, known)
+        if item.verdict.junk_alone and message.origin != Role.JUNK:  # it has been taken out since it was judged
+            item = replace(item, verdict=replace(item.verdict, quarantine=False, junk_alone=False))
+        found, step = _join(item, message, threads, known)
         for key in (*item.ties.own, *item.ties.parents):
             if key not in threads:
                 threads[key] = tied[key] = found.id
-        messages[item.id] = ("routed", found.id, internal_at)  # the same message twice in one batch
+        # the same message twice in one batch
+        messages[item.id] = replace(message, state="routed", conversation=found.id)
         written.append((item, found, (*item.verdict.trail, *((step,) if step else ()))))
         results.append(RoutedResult(found.id, tuple(found.queues), found.state, is_new=step is None))
     _write(db, written, tied)
@@ -102,12 +108,16 @@ def route(db: sqlite3.Connection, items: Sequence[Routed]) -> Sequence[RoutedRes
 
 
 def _join(
-    item: Routed, internal_at: int, threads: Mapping[int, int], known: dict[int, Conversation]
+    item: Routed, message: _Message, threads: Mapping[int, int], known: dict[int, Conversation]
 ) -> tuple[Conversation, Step | None]:
     """Return the conversation that the message continues, changed by it, and the step that says so; or a new one."""
-    verdict = item.verdict
-    for key in (*item.ties.parents, *item.ties.own):
-        found = known.get(threads.get(key, 0))
+    verdict, internal_at = item.verdict, message.internal_at
+    tied = [threads.get(key, 0) for key in (*item.ties.parents, *item.ties.own)]
+    if message.conversation is not None:  # somebody works in the conversation of its placeholder, which said nothing
+        tied.insert(0, message.conversation)
+        known[message.conversation].name(item.subject, item.sender, item.sender_name)
+    for id in tied:
+        found = known.get(id)
         if found is None:
             continue
         queues, step = place(verdict, found.queues)
@@ -154,6 +164,8 @@ def _write(
             " value ->> 3 AS tags, value ->> 4 AS last_at FROM json_each(?)) AS new WHERE conversation.id = new.id",
             (as_json([(one.id, one.state.value, one.priority, as_json(one.tags), one.last_at) for one in updated]),),
         )
+    if renamed := [(one.subject, one.sender, one.sender_name, one.id) for one in changed if one.is_renamed]:
+        db.executemany("UPDATE conversation SET subject = ?, sender = ?, sender_name = ? WHERE id = ?", renamed)
     if leaving := [one.id for one in changed if one.leaves]:
         db.execute("DELETE FROM entry WHERE conversation IN (SELECT value FROM json_each(?))", (as_json(leaving),))
     insert_many(
@@ -185,21 +197,29 @@ def _message_row(item: Routed, conversation: Conversation, trail: Sequence[Step]
         item.sender,
         item.sender_name,
         conversation.id,
-        int(item.verdict.quarantine),
+        (BY_JUNK if item.verdict.junk_alone else BY_US) if item.verdict.quarantine else 0,
         int(item.verdict.discard),
         show_trail(trail),
     )
 
 
-def _messages(db: sqlite3.Connection, ids: Collection[int]) -> dict[int, tuple[str, int | None, int]]:
+@dataclass(frozen=True, slots=True)
+class _Message:
+    state: str
+    conversation: int | None
+    internal_at: int
+    origin: str
+
+
+def _messages(db: sqlite3.Connection, ids: Collection[int]) -> dict[int, _Message]:
     rows = db.execute(
-        "SELECT id, state, conversation, internal_at FROM message WHERE id IN (SELECT value FROM json_each(?))",
+        "SELECT id, state, conversation, internal_at, origin FROM message WHERE id IN (SELECT value FROM json_each(?))",
         (as_json(ids),),
     )
-    return {id: (state, conversation, internal_at) for id, state, conversation, internal_at in rows}
+    return {id: _Message(*rest) for id, *rest in rows}
 
 
-def _find_threads(db: sqlite3.Connection, keys: Collection[int]) -> dict[int, int]:
+def find_threads(db: sqlite3.Connection, keys: Collection[int]) -> dict[int, int]:
     if not keys:
         return {}
     query = "SELECT key, conversation FROM thread WHERE key IN (SELECT value FROM json_each(?))"
@@ -234,22 +254,33 @@ def begin_routing(db: sqlite3.Connection, ids: Sequence[int]) -> Sequence[int]:
 
 @dataclass(frozen=True, slots=True)
 class Unrouted:
-    """What routing needs of a message that has arrived. `head`: its first chunk, which holds the whole header."""
+    """What routing needs of a message that has arrived. `head`: its first chunk, which holds the whole header.
+
+    `junk`: it lies in the provider's Junk. `placeholder`: what it stands for could not be fetched.
+    """
 
     id: int
     touchpoint: str
     size: int
     head: bytes
+    junk: bool = False
+    placeholder: Placeholder | None = None
 
 
 def load_unrouted(db: sqlite3.Connection, ids: Sequence[int]) -> list[Unrouted]:
     """Return those of `ids` that wait to be routed. `head` is empty where the bytes are gone."""
     rows = db.execute(
-        "SELECT message.id, touchpoint, size, chunk.bytes FROM message LEFT JOIN chunk ON chunk.id = message.id << 16"
+        "SELECT message.id, touchpoint, size, chunk.bytes, origin, placeholder FROM message"
+        " LEFT JOIN chunk ON chunk.id = message.id << 16"
         " WHERE state = 'arrived' AND message.id IN (SELECT value FROM json_each(?)) ORDER BY message.id",
         (as_json(ids),),
     )
-    return [Unrouted(id, touchpoint, size, head or b"") for id, touchpoint, size, head in rows]
+    return [
+        Unrouted(
+            id, touchpoint, size, head or b"", origin == Role.JUNK, None if standing is None else Placeholder(standing)
+        )
+        for id, touchpoint, size, head, origin, standing in rows
+    ]
 
 
 # --- notices ---------------------------------------------------------------------------------------------------------
@@ -285,12 +316,13 @@ def put_notice(db: sqlite3.Connection, notices: Sequence[Notice]) -> Sequence[No
     raw.insert(db, [chunk for notice in fresh for chunk in notice.chunks])
     insert_many(
         db,
-        "INSERT INTO message (id, touchpoint, state, tries, size, internal_at, arrived_at, routed_at, fingerprint,"
-        " message_id, class, subject, sender, sender_name, conversation, trail)",
+        "INSERT INTO message (id, touchpoint, origin, state, tries, size, internal_at, arrived_at, routed_at,"
+        " fingerprint, message_id, class, subject, sender, sender_name, conversation, trail)",
         [
             (
                 notice.id,
                 notice.touchpoint,
+                "notice",
                 "routed",
                 0,
                 notice.size,
@@ -363,7 +395,7 @@ def tie_outbound(db: sqlite3.Connection, ties: Sequence[Tie]) -> Sequence[int | 
     of its own. What an agent has replied to is answered; the customer's next mail finds the conversation by our id.
     """
     parents = [[thread_key(tie.touchpoint, one) for one in tie.references] for tie in ties]
-    threads = _find_threads(db, {key for keys in parents for key in keys})
+    threads = find_threads(db, {key for keys in parents for key in keys})
     found = [next((threads[key] for key in keys if key in threads), None) for keys in parents]
     known = load(db, {conversation for conversation in found if conversation is not None})
     tied: dict[int, int] = {}

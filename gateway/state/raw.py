@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import Unavailable
+from gateway.model import Staged
 from gateway.state.rows import insert_many
 
 if TYPE_CHECKING:
@@ -63,6 +64,45 @@ def abandon(store: Store, staged: tuple[Chunk, ...]) -> None:
             store.submit(_give_back, key >> _SHIFT)
 
 
+class Stage:
+    """Takes a message in pieces and commits each chunk as it fills: never more than one is held in memory.
+
+    `add` until the end, then `finish` and hand the result to the row that owns it. Whatever goes wrong before or
+    after `finish`, `abandon`.
+    """
+
+    def __init__(self, store: Store, owner: int) -> None:
+        self._store = store
+        self._owner = owner
+        self._number = 0  # of the chunk that is being filled
+        self._filled = bytearray()
+
+    async def add(self, data: bytes) -> None:
+        """Take the next piece. Durable on return: every chunk that has another behind it."""
+        view = memoryview(data)
+        while view:
+            if len(self._filled) == CHUNK_BYTES:
+                whole = (chunk_key(self._owner, self._number), bytes(self._filled))
+                self._filled.clear()
+                self._number += 1  # first: when the wait is given up, the chunk may be there all the same
+                await self._store.submit(_insert_ahead, whole)
+            taken = view[: CHUNK_BYTES - len(self._filled)]
+            self._filled += taken
+            view = view[len(taken) :]
+
+    def finish(self) -> Staged:
+        """Return the size of the message, and its last chunk, to be inserted with the row that owns it."""
+        return Staged(self._number * CHUNK_BYTES + len(self._filled), (self._last,))
+
+    def abandon(self) -> None:
+        """Give back what was written ahead, unless its owner exists. Does not wait; see `abandon` below."""
+        abandon(self._store, (self._last,))
+
+    @property
+    def _last(self) -> Chunk:
+        return chunk_key(self._owner, self._number), bytes(self._filled)
+
+
 def _give_back(db: sqlite3.Connection, owners: Sequence[int]) -> Sequence[None]:
     for owner in owners:
         if db.execute(_IS_ORPHAN, (owner,)).fetchone():
@@ -81,6 +121,17 @@ def _insert_ahead(db: sqlite3.Connection, chunks: Sequence[Chunk]) -> Sequence[N
     owners = {(key >> _SHIFT,) for key, _ in chunks}
     db.executemany("INSERT OR IGNORE INTO staged (owner) VALUES (?)", owners)
     return insert(db, chunks)
+
+
+def rekey(db: sqlite3.Connection, staged: int, owner: int, chunks: Sequence[Chunk]) -> None:
+    """For use inside an operation: what was staged for one owner, with its last `chunks`, becomes another's bytes."""
+    _delete(db, owner)
+    shift = (owner - staged) << _SHIFT
+    db.execute(
+        "UPDATE chunk SET id = id + ? WHERE id >= ? AND id < ?", (shift, chunk_key(staged, 0), chunk_key(staged + 1, 0))
+    )
+    db.execute("DELETE FROM staged WHERE owner = ?", (staged,))
+    insert(db, [(key + shift, bytes) for key, bytes in chunks])
 
 
 def load(db: sqlite3.Connection, owner: int) -> bytes | None:

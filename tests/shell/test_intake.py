@@ -230,7 +230,7 @@ async def test_a_finding_that_cannot_be_stored_is_left_out(
 def store_only(store: Store, arrivals: Sequence[Arrival], tries: int = 1) -> None:
     """What a run leaves that ended between the two transactions, after so many tries."""
     for arrival in arrivals:
-        item = NewArrival(arrival, 1, ((raw.chunk_key(arrival.id, 0), arrival.raw),))
+        item = NewArrival(arrival, ((raw.chunk_key(arrival.id, 0), arrival.raw),))
         store.submit(mailboxes.arrive, item).result(5)
         for _ in range(tries - 1):
             store.submit(queues.begin_routing, arrival.id).result(5)

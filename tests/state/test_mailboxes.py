@@ -10,14 +10,17 @@ from typing import Any
 
 import pytest
 
-from gateway.model import Arrival, Location
-from gateway.state import mailboxes
-from gateway.state.mailboxes import Folder, NewArrival, Opening, Owed, Passage, Relisting, Sighting
+from gateway.model import Arrival, Location, Role
+from gateway.state import locations, mailboxes, owed
+from gateway.state.folders import Place
+from gateway.state.locations import Relisting, Sighting
+from gateway.state.mailboxes import Folder, NewArrival, Opening
+from gateway.state.owed import Owed, Passage
 from gateway.state.raw import chunk_key
 from gateway.state.store import Store, Tuning
 
 AT = datetime(2026, 11, 23, 10, tzinfo=UTC)
-PLACE = ("support", "INBOX", 7)
+PLACE = Place("support", "INBOX", 7)
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def arrival(store: Store, uid: int, follows: int, *, fingerprint: int = 0, uidva
     id = store.ids.next()
     location = Location("INBOX", uidvalidity, uid)
     taken = Arrival(id, "support", location, AT, AT, raw, follows, fingerprint or uid)
-    return NewArrival(taken, taken.fingerprint, ((chunk_key(id, 0), raw),))
+    return NewArrival(taken, ((chunk_key(id, 0), raw),))
 
 
 def take(store: Store, *items: NewArrival) -> list[bool]:
@@ -98,7 +101,7 @@ def test_the_cursor_does_not_jump_over_a_message_that_failed(store: Store) -> No
     opened(store)
     bad = arrival(store, 2, 1)
     twin = arrival(store, 1, 0)
-    poisoned = NewArrival(bad.arrival, bad.fingerprint, twin.chunks)  # a chunk's key twice: SQLite refuses it
+    poisoned = NewArrival(bad.arrival, twin.chunks)  # a chunk's key twice: SQLite refuses it
     tickets = [store.submit(mailboxes.arrive, item) for item in (twin, poisoned, arrival(store, 3, 2))]
     assert tickets[0].result(5).id
     with pytest.raises(sqlite3.IntegrityError):
@@ -108,7 +111,7 @@ def test_the_cursor_does_not_jump_over_a_message_that_failed(store: Store) -> No
     assert store.read(mailboxes.known_uids, *PLACE, [1, 2, 3]).result(5) == {1, 3}
     take(store, bad)
     assert cursor(store) == 2
-    store.submit(mailboxes.pass_over, passage(2, 3)).result(5)
+    store.submit(owed.pass_over, passage(2, 3)).result(5)
     assert cursor(store) == 3
 
 
@@ -120,22 +123,22 @@ def test_an_arrival_under_another_uidvalidity_moves_no_cursor(store: Store) -> N
 
 def test_what_is_passed_over_is_owed_in_the_same_step(store: Store) -> None:
     opened(store)
-    store.submit(mailboxes.pass_over, passage(0, 3, Owed(2, 50, "NO", 1, 5000), Owed(3, 9, "large", 1, None))).result(5)
+    store.submit(owed.pass_over, passage(0, 3, Owed(2, 50, "NO", 1, 5000), Owed(3, 9, "large", 1, None))).result(5)
     assert cursor(store) == 3
-    assert store.read(mailboxes.count_owed, "support").result(5) == 2
-    due = store.read(mailboxes.owed_now, *PLACE, 4999, 8, 10).result(5)
+    assert store.read(owed.count_owed, "support").result(5) == 2
+    due = store.read(owed.owed_now, PLACE, 4999, 8, 10).result(5)
     assert due == ()
-    due = store.read(mailboxes.owed_now, *PLACE, 5000, 8, 10).result(5)
-    assert [owed.uid for owed in due] == [2]
-    due = store.read(mailboxes.owed_now, *PLACE, 0, 9, 10).result(5)  # the limit was raised
-    assert [owed.uid for owed in due] == [3]
+    due = store.read(owed.owed_now, PLACE, 5000, 8, 10).result(5)
+    assert [one.uid for one in due] == [2]
+    due = store.read(owed.owed_now, PLACE, 0, 9, 10).result(5)  # the limit was raised
+    assert [one.uid for one in due] == [3]
 
 
 def test_a_debt_is_settled_by_the_arrival_or_the_departure(store: Store) -> None:
     opened(store, 3, wanted=(1, 2, 3))
-    assert [owed.uid for owed in store.read(mailboxes.owed_now, *PLACE, 1000, 0, 10).result(5)] == [1, 2, 3]
+    assert [one.uid for one in store.read(owed.owed_now, PLACE, 1000, 0, 10).result(5)] == [1, 2, 3]
     take(store, arrival(store, 2, 2))
-    store.submit(mailboxes.pass_over, passage(0, 0, Owed(3, 8, "NO", 2, 9000), gone=(1,))).result(5)
+    store.submit(owed.pass_over, passage(0, 0, Owed(3, 8, "NO", 2, 9000), gone=(1,))).result(5)
     assert rows(store, "SELECT uid, tries, first_at, next_at FROM unfetched") == [(3, 2, 1000, 9000)]
     assert cursor(store) == 3
 
@@ -145,15 +148,14 @@ def test_a_debt_is_settled_by_the_arrival_or_the_departure(store: Store) -> None
 
 def relist(store: Store, *sightings: tuple[int, int], last: bool = True, at: int = 5000, upto: int = 0) -> Any:
     listing = Relisting(
-        "support",
-        "INBOX",
-        8,
-        tuple(Sighting(uid, print_, 100, at) for uid, print_ in sightings),
+        Place("support", "INBOX", 8),
+        Role.QUEUE,
+        tuple(Sighting(uid, print_, None, 100, at) for uid, print_ in sightings),
         last,
         upto or max((uid for uid, _ in sightings), default=0),
         6000,
     )
-    relisted = store.submit(mailboxes.relist, listing).result(5)
+    relisted = store.submit(locations.relist, listing).result(5)
     return relisted.moved, relisted.new, relisted.left
 
 
@@ -199,7 +201,7 @@ def test_a_relisting_that_was_cut_short_begins_again_without_doubling(store: Sto
 
 def test_what_is_gone_lies_nowhere_and_stays_known(store: Store) -> None:
     opened(store)
-    store.submit(mailboxes.pass_over, passage(0, 1, Owed(1, 50, "NO", 1, 5000))).result(5)
+    store.submit(owed.pass_over, passage(0, 1, Owed(1, 50, "NO", 1, 5000))).result(5)
     take(store, arrival(store, 2, 1))
     assert relist(store, upto=77) == (0, 0, 0)
     assert places(store) == []
@@ -216,5 +218,5 @@ def test_other_touchpoints_mail_is_not_ours(store: Store) -> None:
     moved = Arrival(
         item.arrival.id, "sales", item.arrival.location, AT, AT, item.arrival.raw, follows=0, fingerprint=11
     )
-    take(store, NewArrival(moved, 11, item.chunks))
+    take(store, NewArrival(moved, item.chunks))
     assert relist(store, (40, 11)) == (0, 1, 0)

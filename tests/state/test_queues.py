@@ -54,7 +54,7 @@ class Desk:
         id = self.store.ids.next()
         location = Location("INBOX", 1, self.uid)
         arrival = Arrival(id, touchpoint, location, AT.replace(minute=minute), AT, content, self.uid - 1)
-        item = mailboxes.NewArrival(arrival, 7, ((raw.chunk_key(id, 0), content),))
+        item = mailboxes.NewArrival(arrival, ((raw.chunk_key(id, 0), content),))
         assert self.store.submit(mailboxes.arrive, item).result(5).id == id
         return id
 

@@ -54,7 +54,7 @@ def refuse(db: sqlite3.Connection, items: Sequence[int]) -> Sequence[int]:
 
 @each
 def own(db: sqlite3.Connection, id: int) -> None:
-    db.execute("INSERT INTO outbox VALUES (?, 't', 'a', 'reply', '', 0, 0, '<m>', '', 1, 0, NULL)", (id,))
+    db.execute("INSERT INTO outbox VALUES (?, 't', 'a', 'reply', '', 0, 0, '<m>', '', 1, 0, NULL, NULL)", (id,))
 
 
 def keys(db: sqlite3.Connection) -> list[int]:
@@ -322,7 +322,7 @@ def test_orphans_of_an_interrupted_message_are_swept_at_the_next_start(open_stor
     store.submit(
         each(
             lambda db, _: (
-                db.execute("INSERT INTO outbox VALUES (6, 't', 'a', 'reply', '', 0, 0, '<m>', '', 1, 0, NULL)").rowcount
+                db.execute("INSERT INTO outbox VALUES (6, 't', 'a', 'reply', '', 0, 0, '<m>', '', 1, 0, NULL, NULL)").rowcount
             )
         ),
         None,
@@ -343,7 +343,7 @@ def test_ids_grow_and_are_never_used_again(open_store: Callable[..., Store]) -> 
         each(
             lambda db, _: (
                 db.execute(
-                    "INSERT INTO outbox VALUES (?, 't', 'a', 'reply', '', 0, 0, '<m>', '', 1, 0, NULL)", (second,)
+                    "INSERT INTO outbox VALUES (?, 't', 'a', 'reply', '', 0, 0, '<m>', '', 1, 0, NULL, NULL)", (second,)
                 ).rowcount
             )
         ),

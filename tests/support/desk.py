@@ -103,7 +103,7 @@ def arrive(
     """Play the intake; return the ids of message and conversation."""
     id = store.ids.next()
     arrival = Arrival(id, touchpoint, Location("INBOX", 1, id), AT, datetime.now(UTC), body, id - 1)
-    store.submit(mailboxes.arrive, mailboxes.NewArrival(arrival, id, ((raw.chunk_key(id, 0), body),))).result(10)
+    store.submit(mailboxes.arrive, mailboxes.NewArrival(arrival, ((raw.chunk_key(id, 0), body),))).result(10)
     routed = Routed(
         id,
         touchpoint,

@@ -1,0 +1,139 @@
+"""What is still to be done with a message at the provider: marks, and moves to another folder.
+
+A row is written in the transaction that makes it due (an arrival, a reply that was delivered, a person's word) and
+deleted when the provider has done it; each try is counted and put off before it is made. So it happens after the
+commit, it happens although we were killed in between, and a provider that refuses is not asked in a tight loop.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.model import FilingAction, Location, Role
+from gateway.state.rows import insert_many
+from gateway.state.store import each
+
+_FILING: Final = "INSERT OR IGNORE INTO filing (message, action, touchpoint, target, tries, since_at, next_at)"
+_LOCATION: Final = "INSERT OR IGNORE INTO location (touchpoint, folder, uidvalidity, uid, message)"
+
+# Where a message has to lie for an action, the best place first. "" is a folder that is not watched: after a move of
+# ours we know the UID there, and an answer comes later than that.
+_PLACES: Final = {
+    FilingAction.SEEN: (Role.QUEUE, "", Role.JUNK),
+    FilingAction.ANSWERED: (Role.QUEUE, "", Role.JUNK),
+    FilingAction.MOVE: (Role.QUEUE,),
+    FilingAction.RELEASE: (Role.JUNK,),
+    FilingAction.JUNK: (Role.QUEUE,),
+}
+_MARKS_FIRST: Final = {FilingAction.SEEN: 0, FilingAction.ANSWERED: 1}  # a move takes the UID away
+
+
+@dataclass(frozen=True, slots=True)
+class Filing:
+    """One thing to do, and where the message lies now. `tries` counts those begun. `message_id` ("" where it has
+    none) and `fingerprint`: by which a copy is found that an earlier try has left in `target`.
+    """
+
+    message: int
+    action: FilingAction
+    target: str
+    tries: int
+    folder: str
+    uidvalidity: int
+    uid: int
+    message_id: str
+    fingerprint: int
+
+
+Row = tuple[int, FilingAction, str, str, int]  # message, action, touchpoint, target, due at (ms)
+
+
+def add(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    """For use inside other operations: record what is to be done; what waits already keeps its tries."""
+    insert_many(
+        db,
+        _FILING,
+        [(message, action.value, touchpoint, target, 0, at, at) for message, action, touchpoint, target, at in rows],
+    )
+
+
+def due(db: sqlite3.Connection, touchpoint: str, now_ms: int, limit: int) -> list[Filing]:
+    """Return what is to be done now and can be, longest due first; of one message marks before moves.
+
+    What lies nowhere that fits is not there: a message that somebody has taken elsewhere needs nothing of us, unless
+    it comes back. A location under another UIDVALIDITY than the folder's counts for nothing.
+    """
+    rows = db.execute(
+        "SELECT filing.message, action, target, filing.tries, next_at, location.folder, location.uidvalidity, uid,"
+        " coalesce(message_id, ''), fingerprint, coalesce(folder.role, '') FROM filing"
+        " JOIN location ON location.message = filing.message AND location.touchpoint = filing.touchpoint"
+        " JOIN message ON message.id = filing.message"
+        " LEFT JOIN folder ON folder.touchpoint = location.touchpoint AND folder.folder = location.folder"
+        " WHERE filing.touchpoint = ? AND next_at <= ?"
+        " AND (folder.uidvalidity IS NULL OR folder.uidvalidity = location.uidvalidity)"
+        " AND CASE action WHEN 'release' THEN folder.role = 'junk' WHEN 'move' THEN folder.role = 'queue'"
+        " WHEN 'junk' THEN folder.role = 'queue' ELSE folder.role IS NOT 'sent' END"
+        " ORDER BY next_at, filing.message LIMIT ?",
+        (touchpoint, now_ms, 4 * limit),  # a message may lie in several places
+    )
+    found: dict[tuple[int, FilingAction], tuple[tuple[int, ...], Filing]] = {}
+    for message, name, target, tries, next_at, folder, uidvalidity, uid, message_id, fingerprint, role in rows:
+        action = FilingAction(name)
+        rank = (next_at, message, _MARKS_FIRST.get(action, 2), _PLACES[action].index(role), uid)
+        filing = Filing(message, action, target, tries, folder, uidvalidity, uid, message_id, fingerprint)
+        if (message, action) not in found or rank < found[message, action][0]:
+            found[message, action] = rank, filing
+    return [filing for _, filing in sorted(found.values(), key=lambda one: one[0])][:limit]
+
+
+def waiting(db: sqlite3.Connection, touchpoint: str, now_ms: int) -> bool:
+    """Is something due that can be done?"""
+    return bool(due(db, touchpoint, now_ms, 1))
+
+
+@each
+def begin(db: sqlite3.Connection, trying: tuple[str, Sequence[tuple[int, FilingAction]], int]) -> None:
+    """Operation: count a try of each (message, action) of a touchpoint, and when the next would be, before it is made.
+
+    Item: touchpoint, what is tried, next due time in milliseconds.
+    """
+    touchpoint, tried, next_at = trying
+    db.executemany(
+        "UPDATE filing SET tries = tries + 1, next_at = ? WHERE message = ? AND action = ? AND touchpoint = ?",
+        [(next_at, message, action.value, touchpoint) for message, action in tried],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """Something was done. `left`: where the message does not lie any more; `now`: where it lies, if that is known."""
+
+    message: int
+    action: FilingAction
+    left: Location | None = None
+    now: Location | None = None
+
+
+@each
+def done(db: sqlite3.Connection, filed: Filed) -> None:
+    """Operation: forget what was to be done, and record where the message went. Doing it again changes nothing."""
+    row = db.execute("SELECT touchpoint FROM message WHERE id = ?", (filed.message,)).fetchone()
+    db.execute("DELETE FROM filing WHERE message = ? AND action = ?", (filed.message, filed.action.value))
+    if row is None:
+        return
+    if (left := filed.left) is not None:
+        db.execute(
+            "DELETE FROM location WHERE touchpoint = ? AND folder = ? AND uidvalidity = ? AND uid = ? AND message = ?",
+            (*row, left.folder, left.uidvalidity, left.uid, filed.message),
+        )
+    if (now := filed.now) is not None:
+        insert_many(db, _LOCATION, [(*row, now.folder, now.uidvalidity, now.uid, filed.message)])
+
+
+@each
+def sweep(db: sqlite3.Connection, before_ms: int) -> int:
+    """Operation: give up what has been due since before then (milliseconds); return how many."""
+    return db.execute("DELETE FROM filing WHERE since_at < ?", (before_ms,)).rowcount

@@ -1,0 +1,218 @@
+"""Where messages lie at the provider, and how we keep up with their moving about (DESIGN §5, inbound identity).
+
+Nothing here fetches a body: a message that somebody has moved, that was released from Junk or that got a new UID is
+known again by what the server lists of it, and only its location is written. `matching` decides what is what.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.model import Role
+from gateway.state import matching, owed
+from gateway.state.folders import Place as Place  # one name for callers
+from gateway.state.folders import find_folder, leave_alone, located
+from gateway.state.matching import Known, Matcher
+from gateway.state.reconciliation import Accounted as Accounted
+from gateway.state.reconciliation import Accounting as Accounting
+from gateway.state.reconciliation import Leaving as Leaving
+from gateway.state.reconciliation import account as account
+from gateway.state.reconciliation import differs as differs
+from gateway.state.reconciliation import leave as leave
+from gateway.state.reconciliation import recent_low as recent_low
+
+RENUMBERED: Final = "new after a change of UIDVALIDITY"  # the reason why these are owed
+_DOMAIN: Final = {Role.QUEUE: "('queue', 'junk')", Role.JUNK: "('queue', 'junk')", Role.SENT: "('sent')"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A message as a listing shows it, without its body. `fingerprint`: 0 where the server counts it and shows nothing
+    of it. `internal_at`: milliseconds.
+    """
+
+    uid: int
+    fingerprint: int
+    object_id: int | None
+    size: int
+    internal_at: int
+
+
+# --- is it worth a look? ---------------------------------------------------------------------------------------------
+
+
+def maybe_known(
+    db: sqlite3.Connection, touchpoint: str, role: Role, seen: Sequence[tuple[int, int, int | None]]
+) -> set[int]:
+    """Return those UIDs of `seen` (uid, outline, object_id) that may be messages we have: it is worth asking for their
+    headers. `outline`: the upper 32 bits of a fingerprint.
+    """
+    where = f" AND touchpoint = ? AND origin IN {_DOMAIN[role]}"
+    wanted = json.dumps([(uid, _signed(outline)) for uid, outline, _ in seen if outline])
+    found = db.execute(
+        "SELECT value ->> 0 FROM json_each(?) AS seen WHERE EXISTS (SELECT 1 FROM message WHERE fingerprint BETWEEN"
+        f" (seen.value ->> 1) << 32 AND ((seen.value ->> 1) << 32) + 4294967295{where})",
+        (wanted, touchpoint),
+    )
+    uids = {uid for (uid,) in found}
+    if objects := [(uid, object_id) for uid, _, object_id in seen if object_id is not None]:
+        found = db.execute(
+            "SELECT value ->> 0 FROM json_each(?) AS seen WHERE EXISTS (SELECT 1 FROM message"
+            f" WHERE object_id = seen.value ->> 1{where})",
+            (json.dumps(objects), touchpoint),
+        )
+        uids |= {uid for (uid,) in found}
+    return uids
+
+
+def _signed(outline: int) -> int:
+    return (outline + (1 << 31)) % (1 << 32) - (1 << 31)
+
+
+def here(db: sqlite3.Connection, place: Place, keys: Sequence[tuple[int, int | None]]) -> list[int]:
+    """Return the UIDs in this place of messages with one of the keys (fingerprint, object_id).
+
+    Whoever wants to know whether a sighting is a twin or the same message moved out and back asks the server whether
+    these are still there.
+    """
+    uids: set[int] = set()
+    fingerprints = {fingerprint for fingerprint, _ in keys} - {matching.UNKNOWN}
+    objects = {object_id for _, object_id in keys if object_id is not None}
+    for column, wanted in (("fingerprint", fingerprints), ("object_id", objects)):
+        if wanted:
+            rows = db.execute(
+                "SELECT uid FROM message CROSS JOIN location ON location.message = message.id"
+                f" WHERE message.{column} IN (SELECT value FROM json_each(?))"
+                " AND location.touchpoint = ? AND folder = ? AND uidvalidity = ?",
+                (json.dumps(list(wanted)), *place),
+            )
+            uids.update(uid for (uid,) in rows)
+    return sorted(uids)
+
+
+# --- moved -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Relocation:
+    """Messages seen in a folder that may be known. `gone`: UIDs there that are located and are gone. `at`: ms."""
+
+    place: Place
+    role: Role
+    sightings: tuple[Sighting, ...]
+    gone: tuple[int, ...]
+    at: int
+
+
+def relocate(db: sqlite3.Connection, items: Sequence[Relocation]) -> Sequence[frozenset[int]]:
+    """Operation: write where known messages lie now; return the UIDs that need no fetching. No cursor moves.
+
+    A placeholder moves as well, with its debt, and is not returned: its message may come from the new place.
+    """
+    return [_relocate(db, item) for item in items]
+
+
+def _relocate(db: sqlite3.Connection, item: Relocation) -> frozenset[int]:
+    place = item.place
+    uids = [sighting.uid for sighting in item.sightings]
+    there = located(db, place, [*uids, *item.gone])
+    keys = [(sighting.fingerprint, sighting.object_id) for sighting in item.sightings]
+    matcher = Matcher(db, keys, also=there.values(), blind=place.touchpoint)
+    matcher.forget(place, [there[uid] for uid in item.gone if uid in there])
+    found = {uid: matcher.by_id[there[uid]] for uid in uids if uid in there and uid not in item.gone}
+    moved: list[tuple[int, Known]] = []
+    for sighting in item.sightings:
+        if sighting.uid in found or sighting.uid in item.gone:
+            continue
+        if known := matcher.find(place, item.role, sighting.fingerprint, sighting.object_id):
+            moved.append((sighting.uid, known))
+            found[sighting.uid] = known
+    matching.settle(db, place, item.role, moved, item.at)
+    owed.unlocate(db, place, item.gone)
+    whole = frozenset(uid for uid, known in found.items() if known.placeholder is None)
+    owed.forget(db, place, whole.union(item.gone))
+    return whole
+
+
+# --- a change of UIDVALIDITY -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Relisting:
+    """A stretch of the folder under its new UIDVALIDITY, in order of UID; `last` ends it, with `upto` as cursor."""
+
+    place: Place
+    role: Role
+    sightings: tuple[Sighting, ...]
+    last: bool
+    upto: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Relisted:
+    """`moved`: known messages under new UIDs; `new`: to be fetched; `left`: older than the history, left alone."""
+
+    moved: int
+    new: int
+    left: int
+
+
+def relist(db: sqlite3.Connection, listings: Sequence[Relisting]) -> Sequence[Relisted]:
+    """Operation: give known messages their new locations; what matches none is owed, unless it is older than the
+    history.
+
+    The folder takes the new UIDVALIDITY with the last stretch; until then a crash starts the relisting again, and
+    what was matched already is not matched twice. So nothing is lost, and nothing is fetched that we have.
+    """
+    return [_relist(db, listing) for listing in listings]
+
+
+def _relist(db: sqlite3.Connection, listing: Relisting) -> Relisted:
+    place = listing.place
+    old = find_folder(db, place.touchpoint, place.folder)
+    assert old is not None, "a folder is opened before it is listed again"
+    uids = [sighting.uid for sighting in listing.sightings]
+    settled = {*located(db, place, uids), *owed.among(db, place, uids)}
+    keys = [(sighting.fingerprint, sighting.object_id) for sighting in listing.sightings]
+    matcher = Matcher(db, keys, blind=place.touchpoint)
+    moved: list[tuple[int, Known]] = []
+    new: list[tuple[int, int]] = []
+    left: list[int] = []
+    for sighting in listing.sightings:
+        if sighting.uid in settled:
+            continue
+        if found := matcher.find(place, listing.role, sighting.fingerprint, sighting.object_id):
+            moved.append((sighting.uid, found))
+        elif sighting.internal_at < old.history_from:
+            left.append(sighting.uid)
+        else:
+            new.append((sighting.uid, sighting.size))
+        settled.add(sighting.uid)
+    matching.settle(db, place, listing.role, moved, listing.at)
+    _forget_former(db, place, [known.id for _, known in moved])
+    owed.owe(db, place, new, RENUMBERED, listing.at)
+    leave_alone(db, place, [(uid, uid) for uid in left])
+    if listing.last:
+        db.execute(
+            "UPDATE folder SET uidvalidity = ?, cursor = ?, modseq = NULL WHERE touchpoint = ? AND folder = ?",
+            (place.uidvalidity, listing.upto, *place[:2]),
+        )
+        for table in ("location", "unfetched", "left_alone"):  # the messages stay; they lie nowhere in it any more
+            db.execute(f"DELETE FROM {table} WHERE touchpoint = ? AND folder = ? AND uidvalidity != ?", place)
+    return Relisted(len(moved), len(new), len(left))
+
+
+def _forget_former(db: sqlite3.Connection, place: Place, messages: Sequence[int]) -> None:
+    """These have a location under the new UIDVALIDITY of the folder; those under others are of no use."""
+    if messages:
+        db.execute(
+            "DELETE FROM location WHERE (touchpoint, folder, uidvalidity, uid) IN (SELECT touchpoint, folder,"
+            " uidvalidity, uid FROM location WHERE message IN (SELECT value FROM json_each(?)) AND touchpoint = ?"
+            " AND folder = ? AND uidvalidity != ?)",
+            (json.dumps(list(messages)), *place),
+        )

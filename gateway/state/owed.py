@@ -1,0 +1,134 @@
+"""What is at the provider and not here: messages that could not be fetched, or have not been yet.
+
+A UID is owed from the transaction that moves the cursor over it until its message arrives or is seen to be gone.
+While a placeholder stands in for a message in its queue, the message is still owed.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.state.folders import Place, move_cursor
+from gateway.state.rows import insert_many
+from gateway.state.store import each
+
+PLACEHOLDER_AFTER_MS: Final = 15 * 60_000  # the promise of DESIGN §6
+
+_UNFETCHED: Final = (
+    "INSERT OR IGNORE INTO unfetched (touchpoint, folder, uidvalidity, uid, size, reason, tries, first_at, next_at)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A message that is there and could not be fetched. `next_at`: when to try again; None: only a person can help."""
+
+    uid: int
+    size: int
+    reason: str
+    tries: int
+    next_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """UIDs that need no fetching, or cannot be fetched now: the cursor moves from `follows` to `upto`.
+
+    `owed` are those of them that are still there; they are tried again. `gone` need no fetching any more.
+    """
+
+    touchpoint: str
+    folder: str
+    uidvalidity: int
+    follows: int
+    upto: int
+    owed: tuple[Owed, ...]
+    gone: tuple[int, ...]
+    at: int
+
+
+@each
+def pass_over(db: sqlite3.Connection, passage: Passage) -> None:
+    """Operation: move the cursor over UIDs that were not taken; what is owed is recorded in the same transaction."""
+    place = Place(passage.touchpoint, passage.folder, passage.uidvalidity)
+    for owed in passage.owed:
+        db.execute(
+            "INSERT INTO unfetched (touchpoint, folder, uidvalidity, uid, size, reason, tries, first_at, next_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET size = excluded.size,"
+            " reason = excluded.reason, tries = excluded.tries, next_at = excluded.next_at",
+            (*place, owed.uid, owed.size, owed.reason, owed.tries, passage.at, owed.next_at),
+        )
+    if passage.gone:
+        forget(db, place, passage.gone)
+    move_cursor(db, place, [(passage.follows, passage.upto)])
+
+
+def owed_now(db: sqlite3.Connection, place: Place, now_ms: int, largest: int, limit: int) -> tuple[Owed, ...]:
+    """Return what is due for another try, in order of UID; also what was too large and is not any more."""
+    rows = db.execute(
+        "SELECT uid, size, reason, tries, next_at FROM unfetched WHERE touchpoint = ? AND folder = ?"
+        " AND uidvalidity = ? AND (next_at <= ? OR (next_at IS NULL AND size <= ?)) ORDER BY uid LIMIT ?",
+        (*place, now_ms, largest, limit),
+    )
+    return tuple(Owed(*row) for row in rows)
+
+
+def placeholders_due(db: sqlite3.Connection, place: Place, now_ms: int, limit: int) -> tuple[Owed, ...]:
+    """Return what nobody here knows of and somebody should by now: tried in vain for 15 minutes, or not to be tried
+    again; in order of UID.
+    """
+    rows = db.execute(
+        "SELECT unfetched.uid, size, reason, tries, next_at FROM unfetched LEFT JOIN location USING"
+        " (touchpoint, folder, uidvalidity, uid) WHERE unfetched.touchpoint = ? AND unfetched.folder = ?"
+        " AND unfetched.uidvalidity = ? AND tries >= 1 AND (first_at <= ? OR next_at IS NULL) AND message IS NULL"
+        " ORDER BY unfetched.uid LIMIT ?",
+        (*place, now_ms - PLACEHOLDER_AFTER_MS, limit),
+    )
+    return tuple(Owed(*row) for row in rows)
+
+
+def count_owed(db: sqlite3.Connection, touchpoint: str) -> int:
+    """Return how many messages of a touchpoint are at the provider and not here; `status` shows it as `unfetched`."""
+    (count,) = db.execute("SELECT count(*) FROM unfetched WHERE touchpoint = ?", (touchpoint,)).fetchone()
+    return int(count)
+
+
+# --- for use inside other operations ---------------------------------------------------------------------------------
+
+
+def owe(db: sqlite3.Connection, place: Place, messages: Iterable[tuple[int, int]], reason: str, at: int) -> None:
+    """Record (uid, size) of messages that are to be fetched as soon as may be."""
+    insert_many(db, _UNFETCHED, [(*place, uid, size, reason, 0, at, at) for uid, size in messages])
+
+
+def among(db: sqlite3.Connection, place: Place, uids: Collection[int]) -> set[int]:
+    """Return those of `uids` that are owed."""
+    rows = db.execute(
+        "SELECT uid FROM unfetched WHERE touchpoint = ? AND folder = ? AND uidvalidity = ?"
+        " AND uid IN (SELECT value FROM json_each(?))",
+        (*place, json.dumps(list(uids))),
+    )
+    return {uid for (uid,) in rows}
+
+
+def forget(db: sqlite3.Connection, place: Place, uids: Collection[int]) -> None:
+    """These are here, or gone."""
+    _delete(db, "unfetched", place, uids)
+
+
+def unlocate(db: sqlite3.Connection, place: Place, uids: Collection[int]) -> None:
+    """Nothing of ours lies here any more; the messages stay."""
+    _delete(db, "location", place, uids)
+
+
+def _delete(db: sqlite3.Connection, table: str, place: Place, uids: Collection[int]) -> None:
+    if uids:
+        db.execute(
+            f"DELETE FROM {table} WHERE touchpoint = ? AND folder = ? AND uidvalidity = ?"
+            " AND uid IN (SELECT value FROM json_each(?))",
+            (*place, json.dumps(list(uids))),
+        )
