@@ -1,4 +1,4 @@
-"""IMAP responses → typed values, and values → IMAP arguments; without I/O.
+"""FETCH responses → typed values, without I/O.
 
 Anything may come from a server at any time, so every reader here answers None for what it does not know and raises
 nothing: an odd response is passed over, the one that we wait for counts.
@@ -6,18 +6,20 @@ nothing: an odd response is passed over, the one that we wait for counts.
 
 from __future__ import annotations
 
-import base64
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Final, TypeGuard
 
+from gateway.inbound.envelope import compose_header
 from gateway.inbound.framing import Response
+from gateway.inbound.identity import object_id
+from gateway.inbound.uids import LARGEST_UID, read_number
 
 Value = bytes | int | None | list["Value"]
 
 _DEPTH: Final = 30
+_LARGEST_SIZE: Final = 2**48  # more is a lie, and the store counts to 2**63
 _MONTHS: Final = {
     name: number
     for number, name in enumerate(
@@ -25,7 +27,8 @@ _MONTHS: Final = {
     )
 }
 
-_FETCH: Final = re.compile(rb"\* [0-9]+ FETCH (?=\()", re.IGNORECASE)
+# With UIDONLY (RFC 9586 §3.3) the number in front is the UID, else it is a sequence number, which we never use
+_FETCH: Final = re.compile(rb"\* ([0-9]+) (UID)?FETCH (?=\()", re.IGNORECASE)
 _TOKEN: Final = re.compile(
     rb"""[ ]*(?:
       (?P<open>\() | (?P<close>\))
@@ -36,9 +39,10 @@ _TOKEN: Final = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 # What Dovecot, Cyrus, Gmail and Exchange answer to our listing; anything else takes the long way
-_LARGEST_NUMBER: Final = 2**32 - 1
 _LISTED: Final = re.compile(
-    rb'\* [0-9]+ FETCH \(UID ([0-9]{1,10}) RFC822\.SIZE ([0-9]{1,18}) INTERNALDATE "([^"]{26})"\)\Z', re.IGNORECASE
+    rb"\* ([0-9]+) (?:FETCH \(|(UID)FETCH \()(?:X-GM-MSGID ([0-9]{1,20}) )?(?:UID ([0-9]{1,10}) )?"
+    rb'RFC822\.SIZE ([0-9]{1,18}) INTERNALDATE "([^"]{26})"(?: EMAILID \(([A-Za-z0-9_-]{1,255})\))?\)\Z',
+    re.IGNORECASE,
 )
 _INTERNALDATE: Final = re.compile(
     rb" ?([0-9]{1,2})-([A-Za-z]{3})-([0-9]{4}) ([0-9]{2}):([0-9]{2}):([0-9]{2}) ([+-])([0-9]{2})([0-9]{2})\Z"
@@ -47,11 +51,16 @@ _INTERNALDATE: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A message as the listing shows it. `size`: RFC822.SIZE in bytes, which some servers only estimate."""
+    """A message as the listing shows it.
+
+    `size`: RFC822.SIZE in bytes, which some servers only estimate. `object_id`: 64 bits (signed) of the name that the
+    message keeps wherever it is moved (EMAILID, X-GM-MSGID), None where the server has none.
+    """
 
     uid: int
     size: int
     internal_at: datetime | None
+    object_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +78,17 @@ class Headed:
     listed: Listed
     header: bytes
 
+    @property
+    def uid(self) -> int:
+        return self.listed.uid
 
-def read_number(text: bytes) -> int | None:
-    """Return a UID, UIDVALIDITY or count: 32 bits (RFC 9051 §9, nz-number), which is what the store can keep."""
-    return number if text.isdigit() and len(text) <= 10 and (number := int(text)) <= _LARGEST_NUMBER else None
+
+def _is_uid(value: Value) -> TypeGuard[int]:
+    return isinstance(value, int) and 0 < value <= LARGEST_UID
 
 
-def _is_uid(value: Value | None) -> TypeGuard[int]:
-    return isinstance(value, int) and 0 < value <= _LARGEST_NUMBER
+def _size(value: Value) -> int | None:
+    return min(value, _LARGEST_SIZE) if isinstance(value, int) else None
 
 
 def read_items(response: Response) -> dict[bytes, Value] | None:
@@ -117,31 +129,49 @@ def read_items(response: Response) -> dict[bytes, Value] | None:
     if len(stack) != 1 or len(root) != 1 or not isinstance(root[0], list):
         return None
     items = root[0]
-    return {
+    found = {
         name.upper(): value for name, value in zip(items[::2], items[1::2], strict=False) if isinstance(name, bytes)
     }
+    if match[2]:
+        found[b"UID"] = read_number(match[1])
+    return found
 
 
 def _atom(text: bytes) -> Value:
-    if text.isdigit():
-        return int(text) if len(text) < 20 else None
+    if text.isdigit() and len(text) <= 20 and (len(text) == 1 or text[0] != 48):  # with zeros in front it is a name
+        return int(text)
     return None if text.upper() == b"NIL" else text
 
 
 def read_listed(response: Response) -> Listed | None:
-    """Return the answer to `UID FETCH … (RFC822.SIZE INTERNALDATE)`."""
+    """Return the answer to `UID FETCH … (RFC822.SIZE INTERNALDATE)`, with or without an id of the message's own."""
     if len(response) == 1 and (match := _LISTED.match(response[0])):
-        uid = read_number(match[1])
-        return Listed(uid, int(match[2]), read_internaldate(match[3])) if uid else None
+        number, only, gmail, uid, size, internal, emailid = match.groups()
+        if only:
+            uid = number
+        if uid is not None:
+            found = read_number(uid)
+            own = _own_id(emailid, int(gmail) if gmail else None)
+            return Listed(found, min(int(size), _LARGEST_SIZE), read_internaldate(internal), own) if found else None
     items = read_items(response)
     return None if items is None else _listed(items)
 
 
 def _listed(items: dict[bytes, Value]) -> Listed | None:
-    uid, size, internal = items.get(b"UID"), items.get(b"RFC822.SIZE"), items.get(b"INTERNALDATE")
-    if not _is_uid(uid) or not isinstance(size, int):
+    uid, size, internal = items.get(b"UID"), _size(items.get(b"RFC822.SIZE")), items.get(b"INTERNALDATE")
+    if not _is_uid(uid) or size is None:
         return None
-    return Listed(uid, size, read_internaldate(internal) if isinstance(internal, bytes) else None)
+    emailid = items.get(b"EMAILID")
+    own = _own_id(emailid[0] if isinstance(emailid, list) and emailid else emailid, items.get(b"X-GM-MSGID"))
+    return Listed(uid, size, read_internaldate(internal) if isinstance(internal, bytes) else None, own)
+
+
+def _own_id(emailid: Value, gmail: Value) -> int | None:
+    if isinstance(emailid, int):  # an id of nothing but digits, read as a number
+        emailid = b"%d" % emailid
+    if isinstance(emailid, bytes) and emailid:
+        return object_id(b"emailid", emailid)
+    return object_id(b"gm", b"%d" % gmail) if isinstance(gmail, int) else None
 
 
 def read_fetched(response: Response) -> Fetched | None:
@@ -153,6 +183,36 @@ def read_fetched(response: Response) -> Fetched | None:
     if not _is_uid(uid):
         return None
     return Fetched(uid, raw if isinstance(raw, bytes) else None)
+
+
+def read_part(response: Response, offset: int) -> Fetched | None:
+    """Return the answer to `UID FETCH … (BODY.PEEK[]<offset.count>)`: bytes from `offset` on.
+
+    A server that does not know partial fetches gives the whole message, and there are such.
+    """
+    items = read_items(response)
+    if items is None or not _is_uid(uid := items.get(b"UID")):
+        return None
+    if (part := b"BODY[]<%d>" % offset) in items:
+        raw = items[part]
+        return Fetched(uid, raw if isinstance(raw, bytes) else None)
+    if b"BODY[]" in items:
+        raw = items[b"BODY[]"]
+        return Fetched(uid, raw[offset:] if isinstance(raw, bytes) else None)
+    return None
+
+
+def read_head(response: Response) -> Fetched | None:
+    """Return the answer to `UID FETCH … (BODY.PEEK[HEADER])`, whole or partial, or to `(ENVELOPE)`, as header lines."""
+    items = read_items(response)
+    if items is None or not _is_uid(uid := items.get(b"UID")):
+        return None
+    for name, value in items.items():
+        if name.startswith(b"BODY[HEADER]") and isinstance(value, bytes):
+            return Fetched(uid, value)
+        if name == b"ENVELOPE" and isinstance(value, list):
+            return Fetched(uid, compose_header(value))
+    return None
 
 
 def read_headed(response: Response) -> Headed | None:
@@ -179,86 +239,3 @@ def read_internaldate(text: bytes) -> datetime | None:
         return at.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-
-
-def read_search(response: Response) -> list[int] | None:
-    """Return the UIDs of a SEARCH or ESEARCH response, None for any other."""
-    words = response[0].split()
-    if len(words) < 2:
-        return None
-    kind = words[1].upper()
-    if kind == b"SEARCH":
-        return [number for word in words[2:] if (number := read_number(word))]
-    if kind == b"ESEARCH":
-        upper = [word.upper() for word in words]
-        return read_uid_set(words[upper.index(b"ALL") + 1]) if b"ALL" in upper[2:-1] else []
-    return None
-
-
-_MOST_UIDS: Final = 5_000_000
-
-
-def read_uid_set(text: bytes) -> list[int]:
-    """Return the numbers of `1:3,7` in the order given. A server cannot make it long with a short text."""
-    uids: list[int] = []
-    for piece in text.split(b","):
-        first, _, last = piece.partition(b":")
-        ends = read_number(first), read_number(last or first)
-        if not ends[0] or not ends[1]:
-            continue
-        low, high = sorted((ends[0], ends[1]))
-        if high - low + len(uids) > _MOST_UIDS:
-            break
-        uids.extend(range(low, high + 1))
-    return uids
-
-
-def format_uid_set(uids: Iterable[int]) -> str:
-    """Return `1:3,7` for ascending UIDs."""
-    runs: list[list[int]] = []
-    for uid in uids:
-        if runs and uid == runs[-1][1] + 1:
-            runs[-1][1] = uid
-        else:
-            runs.append([uid, uid])
-    return ",".join(str(low) if low == high else f"{low}:{high}" for low, high in runs)
-
-
-def response_code(line: bytes) -> tuple[bytes, bytes]:
-    """Return name and argument of `… [CODE argument] text`, both empty when there is none."""
-    match = re.search(rb"\[([A-Z0-9-]+)(?: ([^\]]*))?\]", line, re.IGNORECASE)
-    return (match[1].upper(), match[2] or b"") if match else (b"", b"")
-
-
-def human_text(line: bytes) -> str:
-    """Return what a status line says to people, without tag, condition and code."""
-    text = re.sub(rb"\A(?:\S+ )?(?:OK|NO|BAD|BYE|PREAUTH)\b ?(?:\[[^\]]*\] ?)?", b"", line, flags=re.IGNORECASE)
-    return text.decode("utf-8", "replace").strip()
-
-
-def quote(text: str) -> str:
-    """Return an IMAP quoted string. The caller has seen to it that `text` is ASCII without control characters."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def can_be_quoted(text: str) -> bool:
-    """Whether a quoted string can carry `text` (RFC 3501 §9: 7-bit, no NUL, CR or LF); else it needs a literal."""
-    return text.isascii() and not any(character in text for character in "\0\r\n")
-
-
-def encode_folder(name: str) -> str:
-    """Return a folder's name in modified UTF-7 (RFC 3501 §5.1.3), quoted. Raises ValueError for control characters."""
-    if any(ord(character) < 0x20 or character == "\x7f" for character in name):
-        raise ValueError("a folder's name has a control character")
-    pieces: list[str] = []
-    wide = ""
-    for character in [*name, ""]:
-        if character and not " " <= character <= "~":
-            wide += character
-            continue
-        if wide:
-            packed = base64.b64encode(wide.encode("utf-16-be", "surrogatepass")).decode("ascii")
-            pieces.append(f"&{packed.rstrip('=').replace('/', ',')}-")
-            wide = ""
-        pieces.append("&-" if character == "&" else character)
-    return quote("".join(pieces))

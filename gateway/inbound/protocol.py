@@ -19,8 +19,9 @@ from typing import Any, Final, cast
 from aioimaplib import aioimaplib
 
 from gateway.errors import Malformed, Unavailable
-from gateway.inbound.fetch import human_text, response_code
 from gateway.inbound.framing import Framer, Response
+from gateway.inbound.reply import Cut, human_text, read_capabilities, read_cut, response_code
+from gateway.inbound.uids import Run, read_vanished
 
 # At debug level it prints what it reads and writes. We never call what logs, and make sure of it.
 logging.getLogger("aioimaplib").setLevel(logging.WARNING)
@@ -29,14 +30,18 @@ Take = Callable[[Response], None]
 
 # A command's answers may be this much larger than asked for before we call it an attack
 _SLACK_BYTES: Final = 16 * 1024 * 1024
+# Reading what came in one gulp is done in slices: other sessions share this thread
+_SLICE_SECONDS: Final = 0.001
+_VANISHED_RUNS: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The tagged end of a command. `line` is what follows the tag."""
+    """The tagged end of a command. `line` is what follows the tag. `cut`: it did only a part of its work."""
 
     condition: bytes  # OK, NO or BAD
     line: bytes
+    cut: Cut | None = None
 
     @property
     def ok(self) -> bool:
@@ -57,9 +62,9 @@ class _Pending:
     name: str
     take: Take | None
     replies: list[bytes]  # what to send at each "+"
-    room: int  # bytes of untagged data that we still put up with
     answer: asyncio.Future[Answer]
     continued: asyncio.Event = field(default_factory=asyncio.Event)
+    cut: Cut | None = None
 
 
 class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib has no types
@@ -75,11 +80,15 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
         self._framer = Framer(literal_bytes)
         self._literal_bytes = literal_bytes
         self._command: _Pending | None = None
+        self._room = _SLACK_BYTES  # bytes of data that we still put up with
         self._stir = asyncio.Event()
+        self._reading_later = False
         self.greeting: asyncio.Future[Response] = loop.create_future()
         self.lost: asyncio.Future[None] = loop.create_future()
         self.cause: Unavailable | None = None  # why the connection is of no use any more
-        self.exists = 0
+        self.exists = 0  # messages in the open folder; -1: unknown
+        self.vanished: list[Run] = []  # UIDs of the open folder of which the server said that they are gone
+        self.told: frozenset[str] | None = None  # capabilities, as the server stated them last
         self.heard_at = time.monotonic()
         self.goodbye: str | None = None  # the text of BYE
         self._leaving = False  # what is written may still go out
@@ -92,19 +101,44 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = time.monotonic()
+        self._framer.push(data)
+        if not self._reading_later:
+            self._read(self.heard_at + _SLICE_SECONDS)
+
+    def _read(self, until: float | None) -> None:
+        """Take responses, until the slice is used up: then the rest comes a little later. None: take all."""
         try:
-            for response in self._framer.feed(data):
+            while self.cause is None and (response := self._framer.pull()) is not None:
                 self._receive(response)
+                if until is not None and time.monotonic() > until:
+                    self._read_later()
+                    return
         except Malformed as error:
             self.cut(f"the server broke the protocol: {error}")
         except Exception as error:  # ours; the session ends, the daemon lives, the traceback is not lost
             self.cut(f"an answer could not be read ({type(error).__name__})", error)
+        if self._reading_later:
+            self._reading_later = False
+            if self.cause is None and until is not None:
+                cast(Any, self.transport).resume_reading()
+
+    def _read_later(self) -> None:
+        if not self._reading_later:
+            self._reading_later = True
+            cast(Any, self.transport).pause_reading()
+        self.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if self._reading_later:
+            self._read(time.monotonic() + _SLICE_SECONDS)
 
     def eof_received(self) -> bool | None:
+        self._read(None)
         self.cut("the server closed the connection")
         return None
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._read(None)
         reason = f"the connection was lost: {error}" if error else "the server closed the connection"
         self.cut(reason)
         if not self.lost.done():
@@ -132,20 +166,26 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
         if not self.greeting.done():
             self.greeting.set_result(response)
             return
+        self._room -= sum(map(len, response))
+        if self._room < 0:
+            raise Malformed(f"far more data than {self._command.name if self._command else 'anybody'} asked for")
         if line.startswith(b"* "):
-            self._note(response)
-            self._give(response)
+            self._note(line)
+            command = self._command
+            if command is not None and command.take is not None:
+                command.take(response)
         elif line.startswith(b"+"):
             self._continue()
         else:
             self._finish(line)
 
-    def _note(self, response: Response) -> None:
+    def _note(self, line: bytes) -> None:
         """Keep what matters at any time, whoever asked and whoever did not."""
-        line = response[0]
         words = line.split(None, 3)
-        if len(words) > 2 and words[1].isdigit():
-            kind = words[2].upper()
+        if len(words) < 2:
+            return
+        if words[1].isdigit():
+            kind = words[2].upper() if len(words) > 2 else b""
             if kind == b"EXISTS":
                 count = int(words[1][:18])
                 if count != self.exists:  # not at every EXISTS: a server that repeats itself would keep us from IDLE
@@ -153,25 +193,30 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
                 self.exists = count
             elif kind == b"EXPUNGE":
                 self.exists = max(0, self.exists - 1)
-        elif len(words) > 1:
-            kind = words[1].upper()
-            if kind == b"BYE":
+            return
+        match words[1].upper():
+            case b"BYE":
                 self.goodbye = human_text(line[2:]) or "BYE"
                 if not self._is_running("LOGOUT"):
                     self.cut("goodbye")  # some servers say it and keep the connection open
-            elif kind == b"VANISHED":
-                self.exists = -1  # how many are left, the next EXISTS says, and it counts as news whatever its number
-            elif kind == b"OK" and not self._is_running("EXAMINE") and response_code(line)[0] == b"UIDVALIDITY":
-                self.cut("the server gave the folder a new UIDVALIDITY in mid-session")
+            case b"VANISHED":
+                self._note_vanished(line)
+            case b"OK":
+                self.told = read_capabilities(line[2:]) or self.told
+                selecting = self._is_running("EXAMINE") or self._is_running("SELECT")
+                if not selecting and response_code(line)[0] == b"UIDVALIDITY":
+                    self.cut("the server gave the folder a new UIDVALIDITY in mid-session")
+            case b"NO":
+                if self._command is not None:
+                    self._command.cut = read_cut(line) or self._command.cut
+            case b"CAPABILITY":
+                self.told = read_capabilities(line[2:]) or self.told
 
-    def _give(self, response: Response) -> None:
-        command = self._command
-        if command is None or command.take is None:
-            return
-        command.room -= sum(map(len, response))
-        if command.room < 0:
-            raise Malformed(f"far more data than {command.name} asked for")
-        command.take(response)
+    def _note_vanished(self, line: bytes) -> None:
+        found = read_vanished(line)
+        if found is not None and not found[0]:
+            self.exists = -1  # how many are left, the next EXISTS says, and it counts as news whatever its number
+            self.vanished += found[1][: _VANISHED_RUNS - len(self.vanished)]
 
     def _continue(self) -> None:
         command = self._command
@@ -192,8 +237,10 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
             return  # noise: an empty line, a stray "*"; the answer that we wait for is still to come
         if command is None or tag != command.tag:
             raise Malformed("an answer to a question that was not asked")
+        if condition == b"OK":
+            self.told = read_capabilities(rest) or self.told
         if not command.answer.done():
-            command.answer.set_result(Answer(condition, rest))
+            command.answer.set_result(Answer(condition, rest, read_cut(rest) or command.cut))
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
@@ -304,6 +351,7 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
             self.cut("the server sent data between STARTTLS and TLS; somebody may be in between")
             raise cast(Unavailable, self.cause)
         self._framer = Framer(self._literal_bytes)
+        self.told = None
 
     def _begin(
         self, name: str, args: Sequence[str], by_uid: bool, take: Take | None, replies: Sequence[bytes], expected: int
@@ -314,9 +362,8 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
             raise RuntimeError(f"{name} while {self._command.name} is running: a session serves one caller")
         tag = self.new_tag()
         command = aioimaplib.Command(name, tag, *args, prefix="UID" if by_uid else None, loop=self.loop)
-        self._command = _Pending(
-            tag.encode(), name, take, list(replies), expected + _SLACK_BYTES, self.loop.create_future()
-        )
+        self._command = _Pending(tag.encode(), name, take, list(replies), self.loop.create_future())
+        self._room = expected + _SLACK_BYTES
         self.send(str(command).strip())
         return self._command
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import Malformed
-from gateway.inbound import fetch
+from gateway.inbound import fetch, names, reply, uids
 from gateway.inbound.fetch import Fetched, Headed, Listed
 from gateway.inbound.framing import LINE_BYTES, Framer, Response
 from gateway.inbound.identity import fingerprint
@@ -120,10 +120,10 @@ def test_no_response_makes_a_reader_raise(data: bytes, prefix: bytes) -> None:
     except Malformed:
         return
     for response in found:
-        for read in (fetch.read_listed, fetch.read_fetched, fetch.read_headed, fetch.read_search):
+        for read in (fetch.read_listed, fetch.read_fetched, fetch.read_headed, uids.read_found):
             read(response)
-        fetch.response_code(response[0])
-        fetch.human_text(response[0])
+        reply.response_code(response[0])
+        reply.human_text(response[0])
 
 
 @pytest.mark.parametrize(
@@ -173,8 +173,8 @@ def test_a_date_that_is_none_is_none(text: bytes) -> None:
 
 
 @given(st.sets(st.integers(1, 500)))
-def test_a_uid_set_survives_the_trip(uids: set[int]) -> None:
-    assert fetch.read_uid_set(fetch.format_uid_set(sorted(uids)).encode()) == sorted(uids)
+def test_a_uid_set_survives_the_trip(wanted: set[int]) -> None:
+    assert uids.spell(uids.format_runs(uids.runs_of(sorted(wanted))).encode(), 500) == sorted(wanted)
 
 
 @pytest.mark.parametrize("number", [b"0", b"4294967296", b"9" * 25, b"9" * 5000, b"-1", b"x"])
@@ -182,13 +182,15 @@ def test_a_number_that_no_server_may_give_is_none(number: bytes) -> None:
     listing = b'* 1 FETCH (UID %s RFC822.SIZE 5 INTERNALDATE "17-Jul-1996 02:44:25 -0700")' % number
     assert fetch.read_listed((listing,)) is None
     assert fetch.read_listed((listing.replace(b"UID ", b"FLAGS () UID "),)) is None
-    assert fetch.read_search((b"* SEARCH 7 " + number,)) == [7]
-    assert fetch.read_uid_set(b"7," + number) == [7]
+    assert searched(b"* SEARCH 7 " + number) == [7]
+    assert uids.read_runs(b"7," + number) == [(7, 7)]
 
 
 def test_a_set_that_names_the_whole_world_is_not_written_out() -> None:
-    assert fetch.read_uid_set(b"1:4294967295") == []
-    assert fetch.read_uid_set(b"5:3,x,9:y,7") == [3, 4, 5, 7]
+    assert uids.spell(b"1:4294967295", 1000) == []
+    assert uids.spell(b"5:3,x,9:y,7", 1000) == [3, 4, 5, 7]
+    assert uids.expand([(1, 4294967295)], 3) == (4294967293, 4294967294, 4294967295)
+    assert uids.expand([(3, 5), (1, 4), (9, 9)], 1000) == (1, 2, 3, 4, 5, 9)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +206,12 @@ def test_a_set_that_names_the_whole_world_is_not_written_out() -> None:
     ],
 )
 def test_searches_are_read(line: bytes, expected: list[int] | None) -> None:
-    assert fetch.read_search((line,)) == expected
+    assert searched(line) == expected
+
+
+def searched(line: bytes) -> list[int] | None:
+    pieces = uids.read_found((line,))
+    return None if pieces is None else [uid for piece in pieces for uid in piece]
 
 
 def decode_folder(quoted: str) -> str:
@@ -226,16 +233,16 @@ def decode_folder(quoted: str) -> str:
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30))
 def test_folder_names_survive_modified_utf7(name: str) -> None:
-    quoted = fetch.encode_folder(name)
+    quoted = names.encode_folder(name)
     assert quoted.isascii()
     assert decode_folder(quoted) == name
 
 
 def test_folder_names_as_the_rfc_has_them() -> None:
-    assert fetch.encode_folder("~peter/mail/台北/日本語") == '"~peter/mail/&U,BTFw-/&ZeVnLIqe-"'
-    assert fetch.encode_folder("Old & Co") == '"Old &- Co"'
+    assert names.encode_folder("~peter/mail/台北/日本語") == '"~peter/mail/&U,BTFw-/&ZeVnLIqe-"'
+    assert names.encode_folder("Old & Co") == '"Old &- Co"'
     with pytest.raises(ValueError, match="control"):
-        fetch.encode_folder("a\r\nb")
+        names.encode_folder("a\r\nb")
 
 
 @pytest.mark.parametrize(
@@ -248,8 +255,8 @@ def test_folder_names_as_the_rfc_has_them() -> None:
     ],
 )
 def test_status_lines_are_taken_apart(line: bytes, code: tuple[bytes, bytes], text: str) -> None:
-    assert fetch.response_code(line) == code
-    assert fetch.human_text(line.removeprefix(b"* ")) == text
+    assert reply.response_code(line) == code
+    assert reply.human_text(line.removeprefix(b"* ")) == text
 
 
 # --- identity --------------------------------------------------------------------------------------------------------

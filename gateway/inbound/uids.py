@@ -1,0 +1,131 @@
+"""UIDs as IMAP writes them: sets, and the responses that list them; without I/O.
+
+Whatever a server sends, these raise nothing, and a short text never becomes a long list.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from gateway.inbound.framing import Response
+
+LARGEST_UID: Final = 2**32 - 1
+Run = tuple[int, int]  # first and last of UIDs without a gap
+
+# RFC 2683 §3.2.1.5 asks for command lines of at most 1,000 bytes, and there are servers that need it
+_SET_BYTES: Final = 900
+
+
+def read_number(text: bytes) -> int | None:
+    """Return a UID, UIDVALIDITY or count: 32 bits (RFC 9051 §9, nz-number), which is what the store can keep."""
+    return number if text.isdigit() and len(text) <= 10 and (number := int(text)) <= LARGEST_UID else None
+
+
+def read_runs(text: bytes) -> list[Run]:
+    """Return `1:3,7` as (1, 3), (7, 7), in the order given; what is no number is passed over."""
+    runs: list[Run] = []
+    for piece in text.split(b","):
+        first, _, last = piece.partition(b":")
+        low, high = read_number(first), read_number(last or first)
+        if low and high:
+            runs.append((low, high) if low <= high else (high, low))
+    return runs
+
+
+def read_found(response: Response) -> Iterable[range | list[int]] | None:
+    """Return the UIDs of a SEARCH or ESEARCH response (RFC 9051 §7.3.4), None for any other.
+
+    As ranges where the server wrote them so: they may be as large as it pleases, the caller clips them.
+    """
+    words = response[0].split()
+    if len(words) < 2:
+        return None
+    kind = words[1].upper()
+    if kind == b"SEARCH":
+        try:
+            numbers = list(map(int, words[2:]))
+            if not numbers or 0 < min(numbers) <= max(numbers) <= LARGEST_UID:
+                return [numbers]
+        except ValueError:
+            pass
+        return [[number for word in words[2:] if (number := read_number(word))]]
+    if kind == b"ESEARCH":
+        upper = [word.upper() for word in words]
+        runs = read_runs(words[upper.index(b"ALL") + 1]) if b"ALL" in upper[2:-1] else []
+        return [range(low, high + 1) for low, high in runs]
+    return None
+
+
+def read_vanished(line: bytes) -> tuple[bool, list[Run]] | None:
+    """Return whether it was EARLIER, and the UIDs, of a VANISHED response (RFC 7162 §3.2.10); None for any other."""
+    match = re.match(rb"\* VANISHED (\(EARLIER\) )?([0-9:,]+) *\Z", line, re.IGNORECASE)
+    return (bool(match[1]), read_runs(match[2])) if match else None
+
+
+def expand(runs: Sequence[Run], most: int) -> tuple[int, ...]:
+    """Return the UIDs of `runs` ascending, each once; of more than `most` the highest."""
+    found: set[int] = set()
+    for low, high in sorted(runs, reverse=True):
+        room = most - len(found)
+        if room <= 0:
+            break
+        found.update(range(max(low, high - room + 1), high + 1))
+    return tuple(sorted(found))
+
+
+def spell(text: bytes, most: int) -> list[int]:
+    """Return the numbers of `1:3,7` in the order given, none when they are more than `most`."""
+    runs = read_runs(text)
+    if sum(high - low + 1 for low, high in runs) > most:
+        return []
+    return [uid for low, high in runs for uid in range(low, high + 1)]
+
+
+def runs_of(uids: Iterable[int]) -> list[Run]:
+    """Return ascending UIDs as runs."""
+    runs: list[Run] = []
+    for uid in uids:
+        if runs and uid == runs[-1][1] + 1:
+            runs[-1] = (runs[-1][0], uid)
+        else:
+            runs.append((uid, uid))
+    return runs
+
+
+def format_runs(runs: Iterable[Run]) -> str:
+    """Return `1:3,7`."""
+    return ",".join(str(low) if low == high else f"{low}:{high}" for low, high in runs)
+
+
+def batches(uids: Sequence[int], most: int, *, loose: bool) -> Iterator[tuple[Sequence[int], str]]:
+    """Cut ascending UIDs into stretches that one command can name: yields each with its set.
+
+    A set names at most `most` UIDs and has at most 900 bytes. `loose`: where the UIDs are dense, a stretch is named by
+    its ends; that may name messages which nobody asked for, though never many.
+    """
+    begin = 0
+    while begin < len(uids):
+        batch = uids[begin : begin + most]
+        runs = runs_of(batch)
+        text = format_runs(runs)
+        if len(text) > _SET_BYTES:
+            if loose and batch[-1] - batch[0] < 2 * len(batch):
+                text = f"{batch[0]}:{batch[-1]}"
+            else:
+                fit = _fitting(runs)
+                count = sum(high - low + 1 for low, high in runs[:fit])
+                batch, text = batch[:count], format_runs(runs[:fit])
+        yield batch, text
+        begin += len(batch)
+
+
+def _fitting(runs: Sequence[Run]) -> int:
+    """Return how many runs make a set of at most 900 bytes."""
+    total = 0
+    for number, run in enumerate(runs):
+        total += len(format_runs((run,))) + 1
+        if total > _SET_BYTES + 1:
+            return number
+    return len(runs)
