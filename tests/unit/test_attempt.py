@@ -43,7 +43,8 @@ def claimed(*recipients: Recipient, **changes: Any) -> Claimed:
         "recipients": recipients or (Recipient(0, "b@clients.example", 1, 0, State.QUEUED),),
         "begun": False, "agent": "ana@example.com", "kind": OutboxKind.REPLY, "return_path": "support@example.com",
         "eight_bit": False, "smtputf8": False, "message_id": "<m@example.com>", "subject": "Your order", "size": 10,
-        "accepted_at": NOW - MINUTE, "conversation": 7, "answers": None, "more": False, "probing": None, "raw": b"Subject: x\r\n\r\n",
+        "accepted_at": NOW - MINUTE, "conversation": 7, "answers": None, "more": False, "probing": None,
+        "raw": b"Subject: x\r\n\r\n",
     }  # fmt: skip
     return Claimed(**{**values, **changes})
 
