@@ -14,6 +14,8 @@ from typing import Final
 from gateway.errors import Unavailable
 from gateway.inbound.dialog import Dialog
 from gateway.inbound.framing import Response
+from gateway.inbound.names import can_be_quoted, quote
+from gateway.inbound.names import can_be_quoted, quote
 from gateway.inbound.protocol import Answer
 from gateway.inbound.uids import LARGEST_UID, read_found
 from gateway.text import clean
@@ -44,7 +46,7 @@ class Searching(Dialog):
         """Return the UIDs in the open folder of messages with this Message-ID; none where it cannot be asked for."""
         if not can_be_quoted(message_id):
             return []
-        return await self._look_through(1, None, f" HEADER Message-ID {quote(message_id)}")
+        return await self._window(1, LARGEST_UID, f" HEADER Message-ID {quote(message_id)}", last=True)
 
     async def present(self, uids: Sequence[int]) -> list[int]:
         """Return those of `uids` (ascending) that the folder still has, whether or not the server can show them."""
