@@ -15,7 +15,6 @@ from gateway.errors import Unavailable
 from gateway.inbound.dialog import Dialog
 from gateway.inbound.framing import Response
 from gateway.inbound.names import can_be_quoted, quote
-from gateway.inbound.names import can_be_quoted, quote
 from gateway.inbound.protocol import Answer
 from gateway.inbound.uids import LARGEST_UID, read_found
 from gateway.text import clean
