@@ -58,7 +58,7 @@ class Reading(Searching):
         high = LARGEST_UID
         while uid < high:
             upto = "*" if high == LARGEST_UID else str(high)
-            answer = await self._ask(f"{uid + 1}:{upto}", self._listing, read_listed, found)
+            answer = await self._ask(f"{uid + 1}:{upto}", f"({self._listing})", read_listed, found)
             if answer.cut is None:
                 if not answer.ok:
                     if self._stop_asking_for_own_ids():
