@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ALL = ("store", "accept", "relay", "inbound", "rules", "signature")
+ALL = ("store", "accept", "relay", "rules", "inbound", "latency", "sessions", "stall")
 
 
 def main(names: list[str]) -> int:

@@ -33,7 +33,7 @@ class Session(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own class is no subclass
         self._counter.connections += 1
         self._counter.open += 1
-        transport.write(b"220 sink\r\n")
+        self._transport.write(b"220 sink\r\n")
 
     def connection_lost(self, error: Exception | None) -> None:
         self._counter.open -= 1
