@@ -97,12 +97,16 @@ def _keys(one: Listing) -> Iterator[str]:
 
 def _fold(name: str) -> str:
     """Return the name as it compares: composed or not, in any case, with any kind of space, hyphen or apostrophe."""
-    # İ folds to i and a combining dot, which compares with itself: both sides come through here
     plain = unicodedata.normalize("NFKC", name).translate(_ALIKE).casefold()
     return " ".join(unicodedata.normalize("NFKC", plain).split())
 
 
-_ALIKE: Final = {ord(letter): "-" for letter in "\u2010\u2011\u2012\u2013_"} | {ord("\u2019"): "'", ord("\u200c"): None}
+_ALIKE: Final = {ord(letter): "-" for letter in "\u2010\u2011\u2012\u2013_"} | {
+    ord("\u2019"): "'",
+    ord("\u200c"): None,
+    ord("\u0130"): "I",  # the Turkish capital with a dot, and the small letter without: case is lost on them
+    ord("\u0131"): "i",
+}
 
 # As Outlook, Exchange, Gmail, Thunderbird, Apple Mail, Roundcube, Zimbra and large hosts name them, by language.
 _JUNK: Final = """

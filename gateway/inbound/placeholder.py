@@ -20,6 +20,7 @@ from gateway.model import Placeholder
 from gateway.text import clean
 
 LONGEST: Final = 64 * 1024  # bytes of a placeholder
+_FIELDS: Final = 900  # `mime.scan` looks at no more than a thousand
 _FIELDS_BYTES: Final = 40 * 1024
 _FIELD_BYTES: Final = 16 * 1024  # of one field; `mime.scan` looks at no more
 _SHOWN_BYTES: Final = 2 * 1024  # of the header, shown as text
@@ -89,7 +90,7 @@ def _fields(header: bytes) -> tuple[list[bytes], Placeholder]:
         if _OF_THE_BODY.match(field.name):
             continue
         written = _written(field, facts.block)
-        if len(written) <= room:
+        if len(written) <= room and len(carried) < _FIELDS:
             carried[field.start] = written
             room -= len(written)
     names = {field.name for field in facts.fields if field.start in carried}
