@@ -45,6 +45,7 @@ class Desk:
     ring: Callable[[str], None]
     reload: Callable[[], Awaitable[Changes]] | None
     forget_logins: Callable[[str], None]
+    reconcile: Callable[[str | None], Awaitable[list[dict[str, Any]]]] | None = None
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -26,10 +26,11 @@ from gateway.bridge import Bridge, BridgeLost, open_bridge
 from gateway.commands import Desk, handlers
 from gateway.config import Config
 from gateway.doorbell import Doorbell
-from gateway.errors import ConfigError, GatewayError, Unavailable
+from gateway.errors import CommandError, ConfigError, GatewayError, Unavailable
 from gateway.health import Health
 from gateway.inbound import mailbox
 from gateway.inbound.intake import Intake
+from gateway.inbound.room import Room
 from gateway.model import to_ms
 from gateway.outbound import dispatcher, pool
 from gateway.outbound.submission import SubmissionServer
@@ -46,6 +47,7 @@ BAD_CONFIG: Final = 78
 _SWITCH_INTERVAL: Final = 0.0005  # seconds; a thread that computes must not keep the writer from its next statement
 _DRAIN: Final = 20.0  # seconds for submissions and attempts in flight; systemd waits for 90
 _WATCHDOG_PATIENCE: Final = 10.0  # seconds for the asyncio thread to answer
+_RECONCILED_TOGETHER: Final = 20  # touchpoints, each with a session of its own
 _SLOW_DISK: Final = 10.0  # seconds in one batch: worth a line in the log
 _HUNG_DISK: Final = 300.0  # seconds in one batch: a disk that will not answer; systemd may restart us
 
@@ -136,6 +138,8 @@ class Daemon:
         self._bridge, self._store = bridge, store
         self._health = Health(lambda: datetime.now(UTC))
         self._doorbell = Doorbell()
+        self._room = Room()
+        self._reconcilers: mailbox.Reconcilers = {}
         self._workers = WorkerPool()
         self._supervisor = Supervisor(nursery, self._health)
         self._intake = Intake(store, self._current)
@@ -151,6 +155,7 @@ class Daemon:
                 started_at=self._started_at,
                 ring=self._doorbell.ring,
                 reload=self._reload,
+                reconcile=self._reconcile,
                 forget_logins=self._submission.passwords.forget,
             )
             await nursery.start(control.serve, control_client.socket_path(self._gateway.state_dir), handlers(desk))
@@ -223,6 +228,9 @@ class Daemon:
                     intake=self._intake,
                     current=self._current,
                     health=self._health,
+                    doorbell=self._doorbell,
+                    room=self._room,
+                    reconcilers=self._reconcilers,
                 )
         else:
 
@@ -305,6 +313,29 @@ class Daemon:
             events.warn("lanes-not-tried", cause=str(error))
         for touchpoint_id in self._current().touchpoints:
             self._doorbell.ring(touchpoint_id)
+
+    async def _reconcile(self, touchpoint: str | None) -> list[dict[str, Any]]:
+        """Compare the provider's UIDs with the ledger, for one touchpoint or all (None); one element a folder.
+
+        Raises CommandError for a touchpoint that is not watched.
+        """
+        if touchpoint is not None and touchpoint not in self._reconcilers:
+            raise CommandError(f"{touchpoint} is not watched: it is not active, or only for outbound mail")
+        found: dict[str, list[dict[str, Any]]] = {}
+        few = trio.CapacityLimiter(_RECONCILED_TOGETHER)
+
+        async def one(id: str) -> None:
+            try:
+                async with few:
+                    found[id] = await self._reconcilers[id]()
+            except Unavailable as error:
+                found[id] = [{"touchpoint": id, "folder": None, "role": None, "error": str(error)}]
+
+        wanted = sorted(self._reconcilers) if touchpoint is None else [touchpoint]
+        async with trio.open_nursery() as nursery:
+            for id in wanted:
+                nursery.start_soon(one, id)
+        return [row for id in wanted for row in found[id]]
 
     def _report_rules(self) -> None:
         if self._rulebook.error is None:

@@ -48,6 +48,17 @@ class Unavailable(GatewayError):
     """Disk or peer is away; the caller has a backoff. The text names cause and remedy in one line."""
 
 
+class NotStored(GatewayError):
+    """Messages that the store has a quarrel with, each by itself: a fault of ours. The others of the batch are stored.
+
+    `ids`: theirs.
+    """
+
+    def __init__(self, message: str, ids: frozenset[int]) -> None:
+        super().__init__(message)
+        self.ids = ids
+
+
 class Malformed(GatewayError):
     """Input that breaks its protocol or format. `reply` is the SMTP reply to give, where there is a peer to hear it."""
 

@@ -17,13 +17,13 @@ import trio
 
 from gateway import events
 from gateway.config import Config
-from gateway.errors import Unavailable
+from gateway.errors import NotStored, Unavailable
 from gateway.mime.scan import scan
-from gateway.model import UNROUTED, Arrival, Verdict, show_id
+from gateway.model import UNROUTED, Arrival, Role, Verdict, show_id
 from gateway.rules.chain import Chain, compile_chain, last_resort
 from gateway.rules.conversation import Ties, is_reopening, ties_of
 from gateway.state import mailboxes, queues, raw
-from gateway.state.mailboxes import NewArrival
+from gateway.state.mailboxes import ArrivalResult, NewArrival
 from gateway.state.queues import Routed, RoutedResult, Unrouted
 from gateway.state.store import Store
 from gateway.state.ticket import Ticket
@@ -62,36 +62,43 @@ class Intake:
         """Store the arrivals, then judge and place them; return where each went, None where it was known already.
 
         Durable on return. Raises Unavailable when the store cannot take them: what it has not taken is the caller's
-        to bring again, what it has taken will be placed by us. Cancelling before all bytes are handed over leaves
-        nothing behind that counts; later it has to wait, for a stored message without a place would be seen by nobody.
+        to bring again, what it has taken will be placed by us. Raises NotStored, after all others have been placed,
+        for those that the store has a quarrel with. Cancelling before all bytes are handed over leaves nothing behind
+        that counts; later it has to wait, for a stored message without a place would be seen by nobody.
         """
         staged = await self._stage(arrivals)
         with trio.CancelScope(shield=True):
-            tickets = [
-                self._store.submit(mailboxes.arrive, NewArrival(arrival, arrival.fingerprint, chunks))
-                for arrival, chunks in staged
-            ]
-            taken, failure = await _settled(tickets)
-            for (_, chunks), result in zip(staged, taken, strict=True):
-                if result is None or result.id is None:
+            tickets = [self._store.submit(mailboxes.arrive, NewArrival(arrival, chunks)) for arrival, chunks in staged]
+            taken, away, faults = await _settled(tickets)
+            fresh: list[Unrouted] = []
+            for (arrival, chunks), result in zip(staged, taken, strict=True):
+                if result is None or result.kind in ("known", "moved"):
                     raw.abandon(self._store, chunks)
-            fresh = [
-                arrival for arrival, result in zip(arrivals, taken, strict=True) if result is not None and result.id
-            ]
-            for arrival in fresh:
+                    continue
+                assert result.id is not None
                 location = arrival.location
-                events.arrived(show_id(arrival.id), arrival.touchpoint, len(arrival.raw), location.folder, location.uid)
-            waiting = [Unrouted(arrival.id, arrival.touchpoint, len(arrival.raw), arrival.raw) for arrival in fresh]
-            placed = await self._route(waiting)
-        if failure is not None:
-            raise failure
+                if result.kind == "replaced":
+                    events.say("fetched-at-last", queue_id=show_id(result.id), touchpoint=arrival.touchpoint)
+                    continue
+                events.arrived(show_id(result.id), arrival.touchpoint, arrival.size, location.folder, location.uid)
+                is_junk = arrival.role is Role.JUNK
+                fresh.append(Unrouted(result.id, arrival.touchpoint, arrival.size, arrival.raw, is_junk))
+            placed = await self._route(fresh)
+        if away is not None:
+            raise away
+        if faults:
+            names = ", ".join(sorted({type(fault).__name__ for fault in faults.values()}))
+            raise NotStored(f"it could not be stored: {names}", frozenset(arrivals[index].id for index in faults))
         return [placed.get(arrival.id) for arrival in arrivals]
 
     async def _stage(self, arrivals: Sequence[Arrival]) -> list[tuple[Arrival, tuple[raw.Chunk, ...]]]:
         staged: list[tuple[Arrival, tuple[raw.Chunk, ...]]] = []
         try:
             for arrival in arrivals:
-                staged.append((arrival, await raw.stage(self._store, arrival.id, arrival.raw)))
+                if arrival.staged is not None:
+                    staged.append((arrival, arrival.staged.chunks))
+                else:
+                    staged.append((arrival, await raw.stage(self._store, arrival.id, arrival.raw)))
         except BaseException:
             for _, chunks in staged:
                 raw.abandon(self._store, chunks)
@@ -200,7 +207,7 @@ class Intake:
     def _judge(self, message: Unrouted, config: Config, chain: Chain) -> Routed:
         try:
             facts = scan(message.head)
-            verdict = chain.decide(message.touchpoint, facts, message.size)
+            verdict = chain.decide(message.touchpoint, facts, message.size, junk=message.junk)
             return Routed(
                 id=message.id,
                 touchpoint=message.touchpoint,
@@ -244,15 +251,20 @@ class Intake:
 
 
 async def _settled(
-    tickets: Sequence[Ticket[mailboxes.ArrivalResult]],
-) -> tuple[list[mailboxes.ArrivalResult | None], Exception | None]:
-    """Wait for all; return the results, None where one failed, and the first failure."""
-    results: list[mailboxes.ArrivalResult | None] = []
-    failure: Exception | None = None
-    for ticket in tickets:
+    tickets: Sequence[Ticket[ArrivalResult]],
+) -> tuple[list[ArrivalResult | None], Unavailable | None, dict[int, Exception]]:
+    """Wait for all; return the results, None where one failed; whether the store was away; faults by place."""
+    results: list[ArrivalResult | None] = []
+    away: Unavailable | None = None
+    faults: dict[int, Exception] = {}
+    for index, ticket in enumerate(tickets):
         try:
             results.append(await ticket)
+            continue
+        except Unavailable as error:
+            away = away or error
         except Exception as error:
-            results.append(None)
-            failure = failure or error
-    return results, failure
+            events.bug("storing-failed", error)
+            faults[index] = error
+        results.append(None)
+    return results, away, faults

@@ -1,53 +1,51 @@
 """What a mailbox task does next: (state, event) → (state, action), without I/O, clock or dice.
 
-One turn of the wheel: connect, open the folder, list what lies above the cursor, take it, wait for more. The shell
-(`mailbox.py`) does each action and comes back with an event. `now` is seconds of any clock that does not go back;
-`jitter` is in [0, 1).
+One turn of the wheel: connect, open the folder, list what lies above the cursor, take it, do the chores (fetch what
+is owed, ask after the other folders), wait for more. The shell (`mailbox.py`) does each action and comes back with an
+event. `now` is seconds of any clock that does not go back; `jitter` is in [0, 1).
 
 The laws, each a property test: whatever fails, the next thing is a rest and then a new connection; a session never
-waits for mail before it has listed; no wait is longer than the poll interval, because IDLE is not believed; every
-listed message is in exactly one step of the plan; the growing rests begin anew only after a completed look.
+waits for mail before it has listed; no wait is longer than the poll interval, because IDLE is not believed, nor than
+the chores' interval; new mail and chores take turns, so that neither starves the other; the growing rests begin anew
+only after a completed look.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from itertools import pairwise
 from typing import Final
 
-BATCH_BYTES: Final = 2 * 1024 * 1024
-BATCH_MESSAGES: Final = 500
-WINDOW_MESSAGES: Final = 2_000  # so many are listed with their sizes at a time
+from gateway.inbound.plan import accuse, acquit
+
+CHORES_EVERY: Final = timedelta(seconds=60)  # STATUS of the other folders, and what is owed
+POLL_WITHOUT_IDLE: Final = timedelta(seconds=60)
 
 _FIRST_REST: Final = timedelta(seconds=1)
 _LONGEST_REST: Final = timedelta(minutes=5)
+# A server that speaks of new messages again and again, and has none, is listened to less often
+_FALSE_ALARMS: Final = 3
+_LONGEST_DEAFNESS: Final = 5.0  # seconds
 # A refused login is not tried often: providers lock out who keeps knocking (DESIGN §5 has the same for a lane)
 _REFUSED_RESTS: Final = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 15, 60))
-
-# A session that is lost while a batch is fetched puts its messages under suspicion: next time they come in small
-# batches, then one by one, and one that loses the session again is left for later. No message stops the mailbox.
-_SUSPECTS_TOGETHER: Final = 25
-ALONE_FROM: Final = 2
-_GIVEN_UP_FROM: Final = 4
-
-_POLL_WITHOUT_IDLE: Final = timedelta(seconds=60)
-
-# When to try again to fetch what could not be fetched
-_RETRIES: Final = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 15, 60, 240))
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """How to watch. `folders`: in turn, over one session; the first may be watched by IDLE if it is the only one."""
+    """How to watch. `reconnect_after`: a planned new connection, before the provider's patience ends."""
 
-    folders: tuple[str, ...]
     poll: timedelta
     renew_idle: timedelta
     may_idle: bool = True
-    reconnect_after: timedelta | None = None  # a planned new connection, before the provider's patience ends
-    largest_bytes: int = 100_000_000
+    reconnect_after: timedelta | None = None
+
+    def look_every(self, can_idle: bool) -> float:
+        """Seconds after which the folder is listed whatever the server says, or does not say.
+
+        An IDLE that said nothing until its renewal is distrusted: a dead one looks exactly like a quiet mailbox.
+        """
+        return min(self.poll, self.renew_idle if can_idle else POLL_WITHOUT_IDLE).total_seconds()
 
 
 # --- events ----------------------------------------------------------------------------------------------------------
@@ -72,11 +70,6 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class Missing:
-    """The server does not open this folder. The session goes on, and the folders behind it have their turn."""
-
-
-@dataclass(frozen=True, slots=True)
 class Looked:
     """What lay above the cursor was listed and taken, as far as `cursor`.
 
@@ -85,6 +78,21 @@ class Looked:
 
     cursor: int
     more: bool = False
+    stirred: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CaughtUp:
+    """One batch of what is owed was asked for. `more`: there is more that is due now."""
+
+    more: bool = False
+    stirred: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The other folders' STATUS was asked for."""
+
     stirred: bool = False
 
 
@@ -109,7 +117,7 @@ class Failed:
     fetching: tuple[int, ...] = ()
 
 
-Event = Begun | Connected | Opened | Missing | Looked | Waited | Left | Failed
+Event = Begun | Connected | Opened | Looked | CaughtUp | Asked | Waited | Left | Failed
 
 
 # --- actions ---------------------------------------------------------------------------------------------------------
@@ -122,24 +130,30 @@ class Connect:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    folder: str
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class Renumber:
     """Match the folder's messages with those we know, under the new UIDVALIDITY; ends in Opened."""
 
-    folder: str
-
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """List what lies above `cursor`, plan, take. `few`: all at once can be listed. `retry`: also what is owed."""
+    """List what lies above `cursor`, plan, take. `few`: all at once can be listed, and only what is new."""
 
-    folder: str
     cursor: int
     few: bool
-    retry: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CatchUp:
+    """Ask for a batch of what is owed and due."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask for the STATUS of the other folders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +180,7 @@ class Rest:
     seconds: float
 
 
-Action = Connect | Open | Renumber | Look | Idle | Sleep | Leave | Rest
+Action = Connect | Open | Renumber | Look | CatchUp | Ask | Idle | Sleep | Leave | Rest
 
 
 # --- the wheel -------------------------------------------------------------------------------------------------------
@@ -174,13 +188,18 @@ Action = Connect | Open | Renumber | Look | Idle | Sleep | Leave | Rest
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """`failures`: in a row, since the last completed look. `suspects`: UID → sessions that it may have cost."""
+    """`failures`: in a row, since the last completed look. `suspects`: UID → sessions that it may have cost.
 
-    folder: int = 0  # which of the folders
+    `chores_from`: when the chores are due. `looked_at`: when the folder was last listed whatever the server said.
+    `false_alarms`: looks in a row that the server called for and that found nothing.
+    """
+
     cursor: int = 0
     can_idle: bool = False
     connected_at: float = 0.0
     looked_at: float = 0.0
+    chores_from: float = 0.0
+    false_alarms: int = 0
     failures: int = 0
     refusals: int = 0
     suspects: Mapping[int, int] = field(default_factory=dict)
@@ -192,59 +211,56 @@ def decide(watch: Watch, state: State, event: Event, now: float, jitter: float) 
         case Begun() | Left():
             return state, Connect()
         case Connected(can_idle):
-            state = replace(state, folder=0, connected_at=now, refusals=0, can_idle=can_idle and watch.may_idle)
-            return state, Open(watch.folders[0])
+            can_idle = can_idle and watch.may_idle
+            return replace(state, connected_at=now, chores_from=now, refusals=0, can_idle=can_idle), Open()
         case Opened(renumbered=True):
             # UIDs under suspicion were other messages' UIDs
-            return replace(state, suspects={}), Renumber(watch.folders[state.folder])
+            return replace(state, suspects={}), Renumber()
         case Opened(cursor):
-            return replace(state, cursor=cursor), _look(watch, state, cursor, few=False, retry=True)
+            return replace(state, cursor=cursor, looked_at=now), Look(cursor, few=False)
         case Looked(cursor, more, stirred):
-            state = replace(state, cursor=cursor, suspects=_above(state.suspects, cursor))
-            if more or stirred:
-                return state, _look(watch, state, cursor, few=not more)
-            return _onward(watch, replace(state, failures=0, looked_at=now), now)
-        case Missing():
-            return _onward(watch, replace(state, looked_at=now), now)
+            false_alarms = state.false_alarms + 1 if stirred and cursor == state.cursor else 0
+            suspects = acquit(state.suspects, cursor)
+            state = replace(state, cursor=cursor, suspects=suspects, false_alarms=false_alarms)
+            if more:
+                return state, Look(cursor, few=False)
+            state = replace(state, failures=0)
+            if now >= state.chores_from:
+                return state, CatchUp()
+            return _onward(watch, state, stirred, now)
+        case CaughtUp(more, stirred):
+            if more:  # new mail first, and then the next batch
+                return state, Look(state.cursor, few=True) if stirred else CatchUp()
+            return replace(state, chores_from=now + CHORES_EVERY.total_seconds()), Ask()
+        case Asked(stirred):
+            return _onward(watch, state, stirred, now)
         case Waited(stirred, can_idle):
             state = replace(state, can_idle=state.can_idle and can_idle)
-            if len(watch.folders) > 1:
-                return replace(state, folder=0), Open(watch.folders[0])
+            if now - state.looked_at >= watch.look_every(state.can_idle) - 1:
+                return replace(state, looked_at=now), Look(state.cursor, few=False)
             if stirred:
-                return state, _look(watch, state, state.cursor, few=True)
-            if not state.can_idle or now - state.looked_at >= watch.poll.total_seconds() - 1:
-                return state, _look(watch, state, state.cursor, few=False, retry=True)
-            return state, _wait(watch, state, now)
+                return state, Look(state.cursor, few=True)
+            if now >= state.chores_from:
+                return state, CatchUp()
+            return _onward(watch, state, stirred, now)
         case Failed(refused, fetching):
-            suspects = dict(state.suspects)
-            for uid in fetching:
-                suspects[uid] = suspects.get(uid, 0) + 1
             failures, refusals = state.failures + 1, state.refusals + refused
-            state = replace(state, failures=failures, refusals=refusals, suspects=suspects)
+            state = replace(state, failures=failures, refusals=refusals, suspects=accuse(state.suspects, fetching))
             return state, Rest(rest_after(failures, refusals if refused else 0, jitter).total_seconds())
 
 
-def _onward(watch: Watch, state: State, now: float) -> tuple[State, Action]:
-    if state.folder + 1 < len(watch.folders):
-        return replace(state, folder=state.folder + 1), Open(watch.folders[state.folder + 1])
-    return state, _wait(watch, state, now)
-
-
-def _look(watch: Watch, state: State, cursor: int, few: bool, retry: bool = False) -> Look:
-    return Look(watch.folders[state.folder], cursor, few, retry)
-
-
-def _wait(watch: Watch, state: State, now: float) -> Action:
+def _onward(watch: Watch, state: State, stirred: bool, now: float) -> tuple[State, Action]:
+    if stirred and state.false_alarms < _FALSE_ALARMS:
+        return state, Look(state.cursor, few=True)
     if watch.reconnect_after is not None and now - state.connected_at >= watch.reconnect_after.total_seconds():
-        return Leave()
-    until_poll = max(0.1, state.looked_at + watch.poll.total_seconds() - now)
-    if state.can_idle and len(watch.folders) == 1:
-        return Idle(min(until_poll, watch.renew_idle.total_seconds()))
-    return Sleep(min(until_poll, _POLL_WITHOUT_IDLE.total_seconds()))
-
-
-def _above(suspects: Mapping[int, int], cursor: int) -> Mapping[int, int]:
-    return {uid: count for uid, count in suspects.items() if uid > cursor} if suspects else suspects
+        return state, Leave()
+    until = min(state.looked_at + watch.look_every(state.can_idle), state.chores_from)
+    seconds = max(0.1, until - now)
+    if stirred:
+        return state, Sleep(min(seconds, _LONGEST_DEAFNESS, 2.0 ** (min(state.false_alarms, 9) - 4)))
+    if state.can_idle:
+        return state, Idle(min(seconds, watch.renew_idle.total_seconds()))
+    return state, Sleep(seconds)
 
 
 def rest_after(failures: int, refusals: int, jitter: float) -> timedelta:
@@ -257,101 +273,3 @@ def rest_after(failures: int, refusals: int, jitter: float) -> timedelta:
     else:
         base = min(_FIRST_REST * 2 ** min(max(failures, 1) - 1, 16), _LONGEST_REST)
     return base * (1 + jitter / 2)
-
-
-def retry_after(tries: int) -> timedelta:
-    """Return when to ask again for a message that could not be fetched `tries` times (from 1)."""
-    return _RETRIES[min(max(tries, 1), len(_RETRIES)) - 1]
-
-
-# --- the plan --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A listed message. `follows`: the UID listed before it, or the cursor: the link of the chain (state.mailboxes)."""
-
-    uid: int
-    size: int
-    follows: int
-
-
-@dataclass(frozen=True, slots=True)
-class Take:
-    """Fetch these together."""
-
-    messages: tuple[Planned, ...]
-
-    @property
-    def total_bytes(self) -> int:
-        return sum(message.size for message in self.messages)
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """Do not fetch these: they are known (`reason` None), or owed for a reason. `hopeless`: not by ourselves."""
-
-    messages: tuple[Planned, ...]
-    reason: str | None
-    hopeless: bool = False
-
-
-PlanStep = Take | Pass
-
-
-def plan(
-    watch: Watch, cursor: int, sizes: Sequence[tuple[int, int]], known: Collection[int], suspects: Mapping[int, int]
-) -> Iterator[PlanStep]:
-    """Yield the steps that bring the cursor over `sizes` ((uid, bytes), ascending, all above `cursor`).
-
-    A Take has at most BATCH_BYTES, unless it is a single message. Every message is in exactly one step, in order.
-    """
-    messages = [Planned(uid, size, before) for (before, _), (uid, size) in pairwise([(cursor, 0), *sizes])]
-    batch: list[Planned] = []
-    batch_bytes = 0
-    batch_kind: object = None
-    for message in messages:
-        kind = _kind(watch, message, known, suspects)
-        limit = _batch_limit(kind, suspects.get(message.uid, 0))
-        full = len(batch) >= limit or (kind.startswith("take") and batch_bytes + message.size > BATCH_BYTES)
-        if batch and (kind != batch_kind or full):
-            yield _step(batch_kind, batch)
-            batch, batch_bytes = [], 0
-        batch.append(message)
-        batch_bytes += message.size
-        batch_kind = kind
-    if batch:
-        yield _step(batch_kind, batch)
-
-
-def unchained(step: PlanStep) -> PlanStep:
-    """Return the step for messages that the cursor has passed already: taking them moves nothing."""
-    return replace(step, messages=tuple(replace(message, follows=message.uid) for message in step.messages))
-
-
-def _kind(watch: Watch, message: Planned, known: Collection[int], suspects: Mapping[int, int]) -> str:
-    if message.uid in known:
-        return "known"
-    if message.size > watch.largest_bytes:
-        return "large"
-    strikes = suspects.get(message.uid, 0)
-    if strikes >= _GIVEN_UP_FROM:
-        return "suspect"
-    return "take" if strikes == 0 else f"take {min(strikes, ALONE_FROM)}"
-
-
-def _batch_limit(kind: str, strikes: int) -> int:
-    if not kind.startswith("take") or not strikes:
-        return BATCH_MESSAGES
-    return 1 if strikes >= ALONE_FROM else _SUSPECTS_TOGETHER
-
-
-def _step(kind: object, batch: Sequence[Planned]) -> PlanStep:
-    messages = tuple(batch)
-    if kind == "known":
-        return Pass(messages, None)
-    if kind == "large":
-        return Pass(messages, "larger than inbound.max_message_size", hopeless=True)
-    if kind == "suspect":
-        return Pass(messages, "the connection is lost whenever it is fetched")
-    return Take(messages)

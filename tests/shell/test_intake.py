@@ -14,7 +14,7 @@ import trio
 
 from gateway import events
 from gateway.config import Config, load
-from gateway.errors import Unavailable
+from gateway.errors import NotStored, Unavailable
 from gateway.inbound import intake as intake_module
 from gateway.inbound.intake import UNREAD_SUBJECT, Intake
 from gateway.mime.scan import HeaderFacts, scan
@@ -179,10 +179,10 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rule that breaks on one subject, as a bug of ours would."""
     decide = Chain.decide
 
-    def broken(self: Chain, touchpoint: str, facts: Any, size: int, *, explain: bool = False) -> Any:
+    def broken(self: Chain, touchpoint: str, facts: Any, size: int, **options: bool) -> Any:
         if facts.subject == "poison":
             raise ZeroDivisionError("a bug")
-        return decide(self, touchpoint, facts, size, explain=explain)
+        return decide(self, touchpoint, facts, size, **options)
 
     monkeypatch.setattr(Chain, "decide", broken)
 
@@ -409,8 +409,9 @@ async def test_what_the_store_refuses_or_knows_leaves_no_bytes_behind(
     again = replace(arrival, id=store.ids.next())  # fetched twice: its location is known
     assert await intake.accept([again]) == [None]
     poisoned = replace(provider.bring(large)[0], fingerprint=1 << 70)
-    with pytest.raises(OverflowError):
+    with pytest.raises(NotStored) as failure:
         await intake.accept([poisoned])
+    assert failure.value.ids == {poisoned.id}
     store.submit(queues.begin_routing, 0).result(5)  # behind whatever was handed in before
     owners = store.read(lambda db: {key >> 16 for (key,) in db.execute("SELECT id FROM chunk")}).result(5)
     assert owners == {arrival.id}

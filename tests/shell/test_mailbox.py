@@ -6,7 +6,7 @@ import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ import trio
 from gateway import events
 from gateway.bridge import open_bridge
 from gateway.config import Config, load
-from gateway.config.providers import PROFILES
+from gateway.doorbell import Doorbell
 from gateway.errors import Unavailable
 from gateway.health import Health
-from gateway.inbound import mailbox, watcher
+from gateway.inbound import folder as open_folder
+from gateway.inbound import mailbox, plan, watcher
 from gateway.inbound.intake import Intake
+from gateway.inbound.room import Room
 from gateway.model import Arrival
 from gateway.state import mailboxes
 from gateway.state.store import Store, Tuning
@@ -102,7 +104,8 @@ class Box:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rests of a few milliseconds in place of seconds and minutes; their growth is tested with the watcher."""
     monkeypatch.setattr(watcher, "rest_after", lambda *_: timedelta(milliseconds=5))
-    monkeypatch.setattr(watcher, "retry_after", lambda _: timedelta(milliseconds=5))
+    monkeypatch.setattr(plan, "retry_after", lambda _: timedelta(milliseconds=5))
+    monkeypatch.setattr(watcher, "CHORES_EVERY", timedelta(milliseconds=30))
 
 
 @asynccontextmanager
@@ -121,6 +124,7 @@ async def box(
         health = Health(lambda: datetime.now(UTC))
         try:
             intake = Intake(store, lambda: found.config)
+            doorbell = Doorbell()
             async with trio.open_nursery() as nursery:
                 scopes: list[trio.CancelScope] = []
 
@@ -134,6 +138,9 @@ async def box(
                             intake=found.intake,
                             current=lambda: found.config,
                             health=health,
+                            doorbell=doorbell,
+                            room=Room(),
+                            reconcilers={},
                         )
 
                 found = Box(
@@ -182,8 +189,8 @@ async def test_an_empty_mailbox_of_a_server_that_tells_no_uidnext_begins_at_noth
 
 
 async def test_all_of_history_comes_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher, "WINDOW_MESSAGES", 70)
-    monkeypatch.setattr(watcher, "BATCH_MESSAGES", 20)
+    monkeypatch.setattr(plan, "WINDOW_MESSAGES", 70)
+    monkeypatch.setattr(plan, "BATCH_MESSAGES", 20)
     server = ImapServer()
     await server.deliver(*map(letter, range(200)))
     await server.expunge(3, 4, 90)
@@ -240,7 +247,7 @@ async def test_mail_that_comes_while_we_fetch_is_not_forgotten(tmp_path: Path) -
 
 
 async def test_without_idle_we_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watcher, "_POLL_WITHOUT_IDLE", timedelta(milliseconds=20))
+    monkeypatch.setattr(watcher, "POLL_WITHOUT_IDLE", timedelta(milliseconds=20))
     server = ImapServer()
     server.capabilities = "IMAP4rev1 SASL-IR AUTH=PLAIN"
     async with box(tmp_path, server) as gateway:
@@ -269,10 +276,7 @@ async def test_the_poll_finds_what_idle_kept_to_itself(tmp_path: Path) -> None:
         await gateway.has(1)
 
 
-async def test_other_folders_are_looked_at_in_turn(
-    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mailbox, "_OTHER_FOLDERS_EVERY", timedelta(milliseconds=30))
+async def test_other_folders_are_looked_at_in_turn(tmp_path: Path, quick: None) -> None:
     server = ImapServer()
     server.folders |= {"Junk": {}, "Old & Co": {}}
     async with box(tmp_path, server, 'folders = ["INBOX", "Junk", "Old & Co"]') as gateway:
@@ -286,10 +290,7 @@ async def test_other_folders_are_looked_at_in_turn(
         await gateway.has(1, 2, 3)
 
 
-async def test_a_folder_that_is_not_there_keeps_none_behind_it_from_being_read(
-    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mailbox, "_OTHER_FOLDERS_EVERY", timedelta(milliseconds=30))
+async def test_a_folder_that_is_not_there_keeps_none_behind_it_from_being_read(tmp_path: Path, quick: None) -> None:
     server = ImapServer()
     server.folders |= {"Junk": {}}
     async with box(tmp_path, server, 'folders = ["INBOX", "Gone", "Junk"]') as gateway:
@@ -317,8 +318,8 @@ async def test_tls_is_verified_by_the_touchpoints_authority(tmp_path: Path, quic
 async def test_a_session_is_left_in_time_without_an_alarm(
     tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    profile = replace(PROFILES["custom"], reconnect=timedelta(milliseconds=10))
-    monkeypatch.setattr(mailbox, "PROFILES", {"custom": profile})
+    soon = timedelta(milliseconds=10)  # the configuration asks for minutes
+    monkeypatch.setattr(mailbox, "Watch", lambda poll, renew, idle, _: watcher.Watch(poll, renew, idle, soon))
     server = ImapServer()
     async with box(tmp_path, server, 'watch = { poll = "1 s" }') as gateway:
         await gateway.until(lambda: server.connections == 2, "the second connection")
@@ -444,7 +445,7 @@ async def test_a_body_that_is_not_there_is_owed(tmp_path: Path, quick: None, bod
 async def test_a_message_that_kills_every_session_is_isolated(
     tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watcher, "retry_after", lambda _: timedelta(minutes=1))
+    monkeypatch.setattr(plan, "retry_after", lambda _: timedelta(minutes=1))
     server = ImapServer()
     await server.deliver(*map(letter, range(1, 41)))
 
@@ -466,7 +467,7 @@ async def test_a_message_above_the_limit_is_left_and_counted(tmp_path: Path) -> 
     server = ImapServer()
     await server.deliver(letter(1), letter(2, 200_000), letter(3))
     async with box(tmp_path, server, 'history = "all"', limit="100 kB") as gateway:
-        await gateway.has(1, 3)
+        await gateway.has(1, 2, 3)
         assert gateway.owed() == [(2, "larger than inbound.max_message_size")]
         assert gateway.health.touchpoint("support").unfetched == 1
         folder = gateway.folder()
@@ -552,7 +553,7 @@ async def renumber(server: ImapServer, *raws: bytes, first: int = 1) -> None:
 async def test_other_numbers_for_the_same_mail_bring_nothing_twice_and_lose_nothing(
     tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mailbox, "_RELIST_MESSAGES", 7)
+    monkeypatch.setattr(open_folder, "_RELIST_MESSAGES", 7)
     server = ImapServer()
     await server.deliver(*map(letter, range(100, 120)))  # older than the history
     for old in server.letters.values():

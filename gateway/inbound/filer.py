@@ -1,0 +1,150 @@
+"""Does at the provider what the store says is still to be done there: marks, and moves to another folder.
+
+Every try is written down before it is made, and a filing is forgotten only when it has happened. So what is done
+after a commit is done although we were killed in between; and where the server knows no MOVE, a copy that an earlier
+try has made is found again and not made twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from typing import Final
+
+from gateway import events
+from gateway.inbound.identity import fingerprint
+from gateway.inbound.session import NoFolder, NotGiven, NotOffered, Session
+from gateway.inbound.taking import Parts, again_at
+from gateway.model import FilingAction, Location, Role, to_ms
+from gateway.state import filings, locations
+from gateway.state.filings import Filed, Filing
+from gateway.state.folders import Place
+from gateway.state.locations import Relocation
+
+_TOGETHER: Final = 100
+_MARKS: Final = {FilingAction.SEEN: "\\Seen", FilingAction.ANSWERED: "\\Answered"}
+_GIVEN_UP_AFTER: Final = timedelta(days=30)
+ALARM: Final = "filing"
+
+
+class Filer:
+    """`roles`: of the watched folders, in their order."""
+
+    def __init__(self, parts: Parts, session: Session, roles: Mapping[str, Role]) -> None:
+        self._parts = parts
+        self._id = parts.touchpoint.id
+        self._store = parts.store
+        self._session = session
+        self._roles = roles
+        self._troubles: set[str] = set()
+
+    async def file_all(self) -> None:
+        """Do what is due, oldest first. Raises Unavailable when the session or the store goes."""
+        await self._store.submit(filings.sweep, to_ms(datetime.now(UTC) - _GIVEN_UP_AFTER))
+        while due := await self._store.read(filings.due, self._id, to_ms(datetime.now(UTC)), _TOGETHER):
+            for (folder, uidvalidity, action, target), group in groupby(sorted(due, key=_together), key=_together):
+                await self._file(Place(self._id, folder, uidvalidity), action, target, list(group))
+        if not self._troubles:
+            self._parts.health.clear(self._id, ALARM)
+
+    async def _file(self, place: Place, action: FilingAction, target: str, group: Sequence[Filing]) -> None:
+        now = datetime.now(UTC)
+        tries = max(filing.tries for filing in group) + 1
+        tried = [(filing.message, filing.action) for filing in group]
+        await self._store.submit(filings.begin, (self._id, tried, again_at(now, tries)))
+        try:
+            there = await self._open(place, [filing.uid for filing in group])
+            here = [filing for filing in group if filing.uid in there]
+            if not here:
+                return
+            if action in _MARKS:
+                await self._parts.call(self._session.flag, [filing.uid for filing in here], _MARKS[action])
+                for filing in here:
+                    await self._store.submit(filings.done, Filed(filing.message, action))
+            else:
+                await self._move_or_create(place, target or self._target(action), here)
+        except (NoFolder, NotGiven, NotOffered) as error:
+            self._tell(action, place.folder, str(error), tries)
+
+    async def _open(self, place: Place, uids: Sequence[int]) -> set[int]:
+        """Open the folder for writing; return those of `uids` that are in it. Those that are not lie there no more."""
+        selected = await self._parts.call(self._session.select, place.folder, True)
+        if selected.uidvalidity != place.uidvalidity:
+            return set()  # where they lie now, the next look finds out
+        there = set(await self._parts.call(self._session.present, sorted(uids)))
+        if gone := tuple(uid for uid in uids if uid not in there):
+            role = self._roles.get(place.folder, Role.QUEUE)
+            relocation = Relocation(place, role, (), gone, to_ms(datetime.now(UTC)))
+            await self._store.submit(locations.relocate, relocation)
+        return there
+
+    def _target(self, action: FilingAction) -> str:
+        """Return where a released message goes, or one that a person has called junk. Raises NoFolder."""
+        wanted = Role.JUNK if action is FilingAction.JUNK else Role.QUEUE
+        for folder, role in self._roles.items():
+            if role is wanted:
+                return folder
+        raise NoFolder(f"{self._id} has no folder for {wanted.value}; name it in rules.toml (watch = {{ junk = … }})")
+
+    async def _move_or_create(self, place: Place, target: str, group: Sequence[Filing]) -> None:
+        try:
+            await self._move(place, target, group)
+        except NoFolder:
+            await self._parts.call(self._session.create, target)
+            await self._move(place, target, group)
+
+    async def _move(self, place: Place, target: str, group: Sequence[Filing]) -> None:
+        """Move messages out of the open folder; each is done when it lies there no more."""
+        if not self._session.can_move:
+            group = await self._move_leftovers(place, target, group)
+        if group:
+            await self._move_together(place, target, group, copied=False)
+
+    async def _move_leftovers(self, place: Place, target: str, group: Sequence[Filing]) -> list[Filing]:
+        """Take those out that an earlier try has copied already; return the others."""
+        copied = [filing for filing in group if filing.tries and await self._lies_in(target, filing)]
+        await self._parts.call(self._session.select, place.folder, True)
+        if copied:
+            await self._move_together(place, target, copied, copied=True)
+        return [filing for filing in group if filing not in copied]
+
+    async def _lies_in(self, target: str, filing: Filing) -> bool:
+        try:
+            await self._parts.call(self._session.select, target, False)
+        except NoFolder:
+            return False
+        uids = await self._parts.call(self._session.with_message_id, filing.message_id) if filing.message_id else []
+        for item in await self._parts.call(self._session.headed, uids) if uids else []:
+            if fingerprint(item.header, item.listed.size, item.listed.internal_at) == filing.fingerprint:
+                return True
+        return False
+
+    async def _move_together(self, place: Place, target: str, group: Sequence[Filing], *, copied: bool) -> None:
+        uids = sorted(filing.uid for filing in group)
+        moved = await self._parts.call(self._session.move, uids, target, copied)
+        still = set(await self._parts.call(self._session.present, uids))
+        for filing in group:
+            if filing.uid in still:
+                continue
+            new = moved.uids.get(filing.uid)
+            now = (
+                Location(target, moved.uidvalidity, new) if new is not None and moved.uidvalidity is not None else None
+            )
+            left = Location(place.folder, place.uidvalidity, filing.uid)
+            await self._store.submit(filings.done, Filed(filing.message, filing.action, left, now))
+        if still:
+            self._tell(group[0].action, place.folder, f"the server said OK and did not move {len(still)}", 1)
+
+    def _tell(self, action: FilingAction, folder: str, cause: str, tries: int) -> None:
+        events.warn("not-filed", touchpoint=self._id, folder=folder, action=action.value, cause=cause)
+        self._troubles.add(cause)
+        if tries > 1:
+            self._parts.health.alarm(
+                self._id, ALARM, f"{action.value} is not done at the provider: {cause}",
+                "see the cause; it is tried again, and no mail depends on it",
+            )  # fmt: skip
+
+
+def _together(filing: Filing) -> tuple[str, int, FilingAction, str]:
+    return filing.folder, filing.uidvalidity, filing.action, filing.target

@@ -1,0 +1,256 @@
+"""The short-lived second session of a touchpoint: visits the folders where something has happened, and files.
+
+The wheel asks STATUS of the other folders over its own session once a minute, which costs no login (providers count
+logins); only what it finds makes a round: connect, read, file, log out. A round's trouble is never the wheel's.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import trio
+
+from gateway import events
+from gateway.config.providers import PROFILES
+from gateway.errors import Unavailable
+from gateway.inbound import folders, watcher
+from gateway.inbound.connecting import Connector
+from gateway.inbound.filer import Filer
+from gateway.inbound.folder import OpenFolder
+from gateway.inbound.plan import accuse, acquit
+from gateway.inbound.session import NoFolder, NotGiven, Selected, Session, Status
+from gateway.inbound.taking import Lost, Parts
+from gateway.model import Role, to_ms
+from gateway.state import chores, filings
+
+_ALARM_AFTER: Final = 3  # failures in a row
+_RECONCILE_EVERY: Final = timedelta(hours=24)
+_BATCHES: Final = 20  # of what is owed in one folder, before the next folder has its turn
+
+_Shape = tuple[int, int | None, int]  # UIDVALIDITY, UIDNEXT, messages
+
+
+def bell(touchpoint: str) -> str:
+    """Return the doorbell's key for "something is to be filed at the provider"."""
+    return f"mailbox {touchpoint}"
+
+
+class Rounds:
+    """`run` makes them; `ask` finds out whether one is needed; `reconcile` is a round on request."""
+
+    def __init__(self, parts: Parts, connector: Connector) -> None:
+        self._parts = parts
+        self._store = parts.store
+        self.touchpoint = parts.touchpoint.id
+        self._connector = connector
+        self._roles: Mapping[str, Role] = {}  # of all watched folders, in their order
+        self._seen: dict[str, _Shape] = {}  # as each was at its last complete visit
+        self._to_visit: set[str] = set()
+        self._suspects: dict[str, Mapping[int, int]] = {}
+        self._missing: dict[str, str] = {}  # folders that the server does not open, and its words
+        self._reconciled_at: datetime | None = None
+        self._wanted = trio.Event()
+        self._is_wheel_up = trio.Event()
+        self._on_the_way = trio.Lock()
+        self._failures = 0
+
+    @property
+    def _others(self) -> list[str]:
+        return list(self._roles)[1:]
+
+    def want(self) -> None:
+        """Let a round be made soon."""
+        self._wanted.set()
+
+    def pause(self) -> None:
+        """The provider is away: rounds begin again when the wheel has found it."""
+        if self._is_wheel_up.is_set():
+            self._is_wheel_up = trio.Event()
+
+    # --- what the wheel does for us ----------------------------------------------------------------------------------
+
+    async def find_folders(self, session: Session) -> None:
+        """Learn which folders there are, and what each is to us. Raises Unavailable."""
+        touchpoint = self._parts.touchpoint
+        watch = touchpoint.watch
+        listing = await self._parts.call(session.folders)
+        found = folders.roles(listing, touchpoint.folders, watch.junk, watch.sent, PROFILES[touchpoint.provider])
+        if found != self._roles:
+            said = {role.value: [name for name in found if found[name] is role] for role in Role}
+            events.say("folders", touchpoint=self.touchpoint, **{role: names for role, names in said.items() if names})
+        self._roles = found
+        self._parts.health.touchpoint(self.touchpoint).folders = dict(found)
+
+    async def ask(self, session: Session) -> None:
+        """Ask the wheel's session after the other folders, and the store after what is to be done."""
+        self._is_wheel_up.set()
+        for name in self._others:
+            try:
+                status = await self._parts.call(session.status, name)
+            except NoFolder as error:
+                self._miss(name, str(error))
+                continue
+            except NotGiven:  # a server without a STATUS worth the name: look for ourselves
+                self._to_visit.add(name)
+                continue
+            if self._shape(status) != self._seen.get(name):
+                self._to_visit.add(name)
+        now = datetime.now(UTC)
+        behind = await self._store.read(chores.due_folders, self.touchpoint, to_ms(now), self._parts.largest)
+        self._to_visit.update(name for name in self._others if name in behind and name not in self._missing)
+        is_filing = await self._store.read(filings.waiting, self.touchpoint, to_ms(now))
+        if self._to_visit or is_filing:
+            self.want()
+        self._reconciled_at = self._reconciled_at or await self._last_reconciliation(now)
+        if now - self._reconciled_at >= _RECONCILE_EVERY:
+            self.want()
+
+    async def _last_reconciliation(self, now: datetime) -> datetime:
+        """Return when a reconciliation was last complete; a folder that is new is complete by its history."""
+        at = await self._store.read(chores.reconciled_at, self.touchpoint, list(self._roles))
+        return now if at is None else datetime.fromtimestamp(at / 1000, UTC)
+
+    @staticmethod
+    def _shape(of: Status | Selected) -> _Shape:
+        return of.uidvalidity, of.uidnext, of.exists
+
+    # --- rounds ------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Make rounds until cancelled."""
+        while True:
+            await self._wanted.wait()
+            await self._is_wheel_up.wait()
+            self._wanted = trio.Event()
+            try:
+                async with self._on_the_way:
+                    await self._round()
+            except Unavailable as error:
+                self._failures += 1
+                rest = watcher.rest_after(self._failures, 0, random.random()).total_seconds()
+                events.warn("round-failed", touchpoint=self.touchpoint, cause=str(error), retry_in=f"{rest:.0f}s")
+                if self._failures >= _ALARM_AFTER:
+                    self._parts.health.alarm(
+                        self.touchpoint, "other-folders", str(error),
+                        "see the cause; we keep trying, no mail is lost meanwhile",
+                    )  # fmt: skip
+                self.want()
+                await trio.sleep(rest)
+            else:
+                self._failures = 0
+                self._parts.health.clear(self.touchpoint, "other-folders")
+
+    async def _round(self) -> None:
+        session = await self._connector.connect()
+        try:
+            for name in [name for name in self._others if name in self._to_visit]:
+                await self._visit(session, name)
+            await Filer(self._parts, session, self._roles).file_all()
+            if self._reconciled_at and datetime.now(UTC) - self._reconciled_at >= _RECONCILE_EVERY:
+                await self._reconcile_all(session)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self._parts.call(session.close)
+            raise
+        await self._parts.call(session.logout)
+
+    async def _visit(self, session: Session, name: str) -> None:
+        """Read what is new in a folder, and some of what is owed there."""
+        folder = OpenFolder(self._parts, session, name, self._roles[name])
+        try:
+            opened = await folder.open()
+        except NoFolder as error:
+            self._miss(name, str(error))
+            self._to_visit.discard(name)
+            return
+        self._miss(name, None)
+        if opened.renumbered:
+            self._suspects.pop(name, None)
+            opened = await folder.renumber()
+        await self._take(folder, opened.cursor)
+        self._seen[name] = self._shape(folder.selected)
+        self._to_visit.discard(name)
+
+    async def _take(self, folder: OpenFolder, cursor: int | None) -> None:
+        """Look through what lies above the cursor (None: not), then ask for what is owed."""
+        suspects = self._suspects.get(folder.name, {})
+        try:
+            while cursor is not None:
+                looked = await folder.look(cursor, False, suspects)
+                suspects = acquit(suspects, looked.cursor)
+                cursor = looked.cursor if looked.more else None
+            for _ in range(_BATCHES):
+                if not await folder.catch_up():
+                    break
+        except Lost as lost:
+            suspects = accuse(suspects, lost.fetching)
+            raise lost.cause from lost
+        finally:
+            self._suspects[folder.name] = suspects
+
+    def _miss(self, name: str, cause: str | None) -> None:
+        """A folder cannot be opened, or can again (None); what lies in the others comes all the same."""
+        if cause is None:
+            self._missing.pop(name, None)
+        elif self._missing.get(name) != cause:
+            events.warn("folder-missing", touchpoint=self.touchpoint, folder=name, cause=cause)
+            self._missing[name] = cause
+        if self._missing:
+            action = "mend `folders` or the folder's name at the provider, then: mail-gateway reload"
+            self._parts.health.alarm(self.touchpoint, "missing-folder", "; ".join(self._missing.values()), action)
+        else:
+            self._parts.health.clear(self.touchpoint, "missing-folder")
+
+    # --- reconciliation ----------------------------------------------------------------------------------------------
+
+    async def reconcile(self) -> list[dict[str, Any]]:
+        """Compare every watched folder's UIDs with the ledger, fetch what is missing; return the counts by folder.
+
+        Raises Unavailable when the provider cannot be reached.
+        """
+        async with self._on_the_way:
+            session = await self._connector.connect()
+            try:
+                if not self._roles:
+                    await self.find_folders(session)
+                found = await self._reconcile_all(session)
+            except BaseException:
+                with trio.CancelScope(shield=True):
+                    await self._parts.call(session.close)
+                raise
+            await self._parts.call(session.logout)
+            return found
+
+    async def _reconcile_all(self, session: Session) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for name, role in self._roles.items():
+            shown: dict[str, Any] = {"touchpoint": self.touchpoint, "folder": name, "role": role.value}
+            try:
+                shown |= await self._reconcile_one(session, name, role)
+            except NoFolder as error:
+                shown |= {"error": str(error)}
+            found.append(shown)
+        self._reconciled_at = datetime.now(UTC)
+        return found
+
+    async def _reconcile_one(self, session: Session, name: str, role: Role) -> dict[str, Any]:
+        folder = OpenFolder(self._parts, session, name, role)
+        opened = await folder.open()
+        if opened.renumbered:
+            opened = await folder.renumber()
+        if name in self._others:
+            await self._take(folder, opened.cursor)
+        counts = await folder.reconcile()
+        if counts.gaps:
+            await self._take(folder, None)
+        events.say(
+            "reconciled", touchpoint=self.touchpoint, folder=name, at_provider=counts.at_provider, known=counts.known,
+            owed=counts.owed, older=counts.older, gaps=counts.gaps, gone=counts.gone,
+        )  # fmt: skip
+        unfetched = await self._store.read(chores.count_owed_in, folder.place)
+        shown = asdict(counts) | {"unfetched": unfetched, "error": None}
+        return {key: value for key, value in shown.items() if key not in ("folder", "role")}

@@ -1,0 +1,59 @@
+"""What a touchpoint's task still has to do, asked once a minute: small questions, each answered from an index."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection
+from datetime import timedelta
+from typing import Final
+
+from gateway.model import Role
+from gateway.state.folders import Place
+from gateway.state.store import each
+
+_PLACEHOLDER_AFTER_MS: Final = timedelta(minutes=15) // timedelta(milliseconds=1)
+
+
+def due_folders(db: sqlite3.Connection, touchpoint: str, now_ms: int, largest: int) -> set[str]:
+    """Return the folders where something that is owed is due for another try, or a placeholder is due for it.
+
+    `largest`: bytes; what was too large before and is not any more is due.
+    """
+    rows = db.execute(
+        "SELECT DISTINCT folder FROM unfetched WHERE touchpoint = ? AND (next_at <= ?"
+        " OR (next_at IS NULL AND size <= ?) OR (tries > 0 AND (next_at IS NULL OR first_at <= ?)"
+        " AND NOT EXISTS (SELECT 1 FROM location WHERE location.touchpoint = unfetched.touchpoint"
+        " AND location.folder = unfetched.folder AND location.uidvalidity = unfetched.uidvalidity"
+        " AND location.uid = unfetched.uid)))",
+        (touchpoint, now_ms, largest, now_ms - _PLACEHOLDER_AFTER_MS),
+    )
+    return {folder for (folder,) in rows}
+
+
+def count_owed_in(db: sqlite3.Connection, place: Place) -> int:
+    """Return how many messages of a folder are at the provider and not here."""
+    (count,) = db.execute(
+        "SELECT count(*) FROM unfetched WHERE touchpoint = ? AND folder = ? AND uidvalidity = ?", place
+    ).fetchone()
+    return int(count)
+
+
+def reconciled_at(db: sqlite3.Connection, touchpoint: str, folders: Collection[str]) -> int | None:
+    """Return since when all of these folders have been reconciled (ms); None where none of them is known.
+
+    A folder that is new is complete by the way its history began.
+    """
+    (at,) = db.execute(
+        "SELECT min(coalesce(reconciled_at, first_watched_at)) FROM folder WHERE touchpoint = ?"
+        " AND folder IN (SELECT value FROM json_each(?))",
+        (touchpoint, json.dumps(list(folders))),
+    ).fetchone()
+    return None if at is None else int(at)
+
+
+@each
+def change_role(db: sqlite3.Connection, change: tuple[str, str, Role]) -> None:
+    """Operation: the admin, or the provider, has made another use of a folder (touchpoint, folder, role)."""
+    touchpoint, folder, role = change
+    db.execute("UPDATE folder SET role = ? WHERE touchpoint = ? AND folder = ?", (role.value, touchpoint, folder))
