@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
+
+from tests.shell.imap_dialog import Dialog
 
 MONDAY = "17-Jul-2026 02:44:25 +0000"
 
@@ -88,6 +89,13 @@ class Letter:
     raw: bytes
     internal: str = MONDAY
     size: int | None = None  # what RFC822.SIZE says; None: the truth
+    flags: set[str] = field(default_factory=set)
+    own_id: str = ""  # EMAILID or X-GM-MSGID, for the server that lists OBJECTID or X-GM-EXT-1
+    envelope: bytes = b"(NIL NIL NIL NIL NIL NIL NIL NIL NIL NIL)"
+
+    def again(self) -> Letter:
+        """Return a copy, for another place."""
+        return replace(self, flags=set(self.flags))
 
 
 # Handles a command instead of the server; False: the server goes on
@@ -95,39 +103,58 @@ Fault = Callable[[Peer, str, str], Awaitable[bool]]
 
 
 class ImapServer:
-    """One user, one folder, as much IMAP as a watcher speaks. Everything may be changed while it runs."""
+    """One user, some folders, as much IMAP as we speak. Everything may be changed while it runs.
+
+    What it can do is what `capabilities` say: ESEARCH, ENABLE, CONDSTORE, QRESYNC, UTF8=ACCEPT, UIDONLY, MOVE, UIDPLUS,
+    OBJECTID, X-GM-EXT-1, MESSAGELIMIT=n.
+    """
 
     def __init__(self, *, password: str = "secret") -> None:
         self.password = password
         self.capabilities = "IMAP4rev1 SASL-IR AUTH=PLAIN IDLE ID ESEARCH"
         self.folders: dict[str, dict[int, Letter]] = {"INBOX": {}}
+        self.attributes: dict[str, str] = {}  # of folders, as LIST shows them
         self.uidvalidity = 7
+        self.uidvalidities: dict[str, int] = {}  # of folders that have another one
         self.uidnext = 1
         self.tells_uidnext = True
         self.commands: list[str] = []  # without tags and credentials
         self.connections = 0
         self.open = 0
         self.faults: list[Fault] = []
+        self.modseq = 1
+        self.expunged: list[tuple[int, str, int]] = []  # modseq, folder, UID
         self._news = trio.Condition()
 
     @property
     def letters(self) -> dict[int, Letter]:
         return self.folders["INBOX"]
 
+    @property
+    def message_limit(self) -> int | None:
+        match = re.search(r"MESSAGELIMIT=(\d+)", self.capabilities)
+        return int(match[1]) if match else None
+
     async def deliver(self, *raws: bytes, folder: str = "INBOX") -> list[int]:
         """Add messages, and tell those who idle."""
         uids = []
         for raw in raws:
             self.folders[folder][self.uidnext] = Letter(raw)
+            self.modseq += 1
             uids.append(self.uidnext)
             self.uidnext += 1
         async with self._news:
             self._news.notify_all()
         return uids
 
-    async def expunge(self, *uids: int) -> None:
+    async def expunge(self, *uids: int, folder: str = "INBOX") -> None:
         for uid in uids:
-            del self.letters[uid]
+            self.take_out(folder, uid)
+
+    def take_out(self, folder: str, uid: int) -> None:
+        del self.folders[folder][uid]
+        self.modseq += 1
+        self.expunged.append((self.modseq, folder, uid))
 
     def on(self, pattern: str, times: int = 1) -> Callable[[Fault], Fault]:
         """Let the decorated function handle the next `times` commands that match."""
@@ -150,7 +177,7 @@ class ImapServer:
         self.open += 1
         try:
             await peer.say(f"* OK [CAPABILITY {self.capabilities}] ready")
-            await _Dialog(self, peer).run()
+            await Dialog(self, peer).run()
         finally:
             self.open -= 1
             async with self._news:
@@ -162,130 +189,6 @@ class ImapServer:
             async with self._news:
                 while self.open:
                     await self._news.wait()
-
-
-class _Dialog:
-    def __init__(self, server: ImapServer, peer: Peer) -> None:
-        self.server = server
-        self.peer = peer
-        self.folder = "INBOX"
-        self.told = 0  # how many messages the client knows of
-
-    @property
-    def letters(self) -> dict[int, Letter]:
-        return self.server.folders[self.folder]
-
-    async def run(self) -> None:
-        while line := await self.peer.line():
-            tag, _, command = line.partition(" ")
-            self.server.commands.append("AUTHENTICATE" if command.startswith("AUTH") else command)
-            for fault in self.server.faults:
-                if await fault(self.peer, tag, command):
-                    break
-            else:
-                if not await self.obey(tag, command):
-                    return
-
-    async def obey(self, tag: str, command: str) -> bool:
-        say = self.peer.say
-        upper = command.upper()
-        if upper.startswith("AUTHENTICATE PLAIN "):
-            _, _, password = base64.b64decode(command.split()[2]).decode().split("\0")
-            if password == self.server.password:
-                await say(f"{tag} OK [CAPABILITY {self.server.capabilities}] welcome")
-            else:
-                await say(f"{tag} NO [AUTHENTICATIONFAILED] wrong")
-        elif upper == "CAPABILITY":
-            await say(f"* CAPABILITY {self.server.capabilities}", f"{tag} OK")
-        elif upper.startswith("EXAMINE "):
-            await self.examine(tag, command)
-        elif upper.startswith("UID SEARCH "):
-            await self.search(tag, upper)
-        elif upper.startswith("UID FETCH "):
-            await self.fetch(tag, upper)
-        elif upper == "IDLE":
-            await self.idle(tag)
-        elif upper == "LOGOUT":
-            await say("* BYE see you", f"{tag} OK")
-            return False
-        else:
-            await say(f"{tag} OK")
-        return True
-
-    async def examine(self, tag: str, command: str) -> None:
-        name = command.split(" ", 1)[1].strip('"')
-        if name not in self.server.folders:
-            await self.peer.say(f"{tag} NO [NONEXISTENT] no such folder")
-            return
-        self.folder, self.told = name, len(self.server.folders[name])
-        lines = [f"* {self.told} EXISTS", "* 0 RECENT", f"* OK [UIDVALIDITY {self.server.uidvalidity}] valid"]
-        if self.server.tells_uidnext:
-            lines.append(f"* OK [UIDNEXT {self.server.uidnext}] next")
-        await self.peer.say(*lines, f"{tag} OK [READ-ONLY] done")
-
-    def matching(self, text: str) -> list[int]:
-        highest = max(self.letters, default=0)
-        found: set[int] = set()
-        for piece in text.split(","):
-            ends = [highest if end == "*" else int(end) for end in piece.split(":")]
-            low, high = min(ends), max(ends)  # `9:*` in a folder whose last UID is 5 means 5:9
-            found |= {uid for uid in self.letters if low <= uid <= high}
-        return sorted(found)
-
-    async def news(self) -> list[str]:
-        if len(self.letters) == self.told:
-            return []
-        self.told = len(self.letters)
-        return [f"* {self.told} EXISTS"]
-
-    async def search(self, tag: str, upper: str) -> None:
-        words = upper.split()
-        uids = self.matching(words[words.index("UID", 2) + 1]) if "UID" in words[2:] else sorted(self.letters)
-        if "RETURN" in words:
-            found = f" ALL {','.join(map(str, uids))}" if uids else ""
-            await self.peer.say(f'* ESEARCH (TAG "{tag}") UID{found}', *await self.news(), f"{tag} OK")
-        else:
-            await self.peer.say(" ".join(["* SEARCH", *map(str, uids)]), *await self.news(), f"{tag} OK")
-
-    async def fetch(self, tag: str, upper: str) -> None:
-        lines: list[bytes] = []
-        for uid in self.matching(upper.split()[2]):
-            lines.append(self.fetched(uid, upper))
-        await self.peer.say(*lines, *await self.news(), f"{tag} OK")
-
-    def fetched(self, uid: int, upper: str) -> bytes:
-        letter = self.letters[uid]
-        number = sorted(self.letters).index(uid) + 1
-        items = [b"UID %d" % uid]
-        if "RFC822.SIZE" in upper:
-            items.append(b"RFC822.SIZE %d" % (len(letter.raw) if letter.size is None else letter.size))
-        if "INTERNALDATE" in upper:
-            items.append(f'INTERNALDATE "{letter.internal}"'.encode())
-        if "BODY.PEEK[]" in upper:
-            items.append(b"BODY[] {%d}\r\n%b" % (len(letter.raw), letter.raw))
-        elif match := re.search(r"BODY\.PEEK(\[HEADER\.FIELDS \(([^)]*)\)\])", upper):
-            wanted = tuple(f"{name.lower()}:".encode() for name in match[2].split())
-            head = letter.raw.partition(b"\r\n\r\n")[0].split(b"\r\n")
-            text = b"".join(line + b"\r\n" for line in head if line.lower().startswith(wanted)) + b"\r\n"
-            items.append(b"BODY%b {%d}\r\n%b" % (match[1].encode(), len(text), text))
-        return b"* %d FETCH (%b)" % (number, b" ".join(items))
-
-    async def idle(self, tag: str) -> None:
-        await self.peer.say("+ idling")
-        async with trio.open_nursery() as nursery:
-
-            async def tell() -> None:
-                while True:
-                    async with self.server._news:
-                        if len(self.letters) == self.told:
-                            await self.server._news.wait()
-                    await self.peer.say(*await self.news())
-
-            nursery.start_soon(tell)
-            done = await self.peer.line()
-            nursery.cancel_scope.cancel()
-        self.server.commands.append(done)
-        await self.peer.say(f"{tag} OK idle is over")
 
 
 def letter(number: int, size: int = 300) -> bytes:

@@ -5,60 +5,22 @@ from __future__ import annotations
 import base64
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from gateway.bridge import Bridge, open_bridge
 from gateway.config import Server
+from gateway.connections.reach import tls_context
 from gateway.errors import Unavailable
-from gateway.inbound import session as imap
-from gateway.inbound.session import LoginRefused, NotGiven, Selected, Session
-from tests.shell.imap_script import ImapServer, Letter, Peer, Script, letter, serving
+from gateway.inbound.session import LoginRefused, NotGiven, Selected
+from tests.shell.imap_client import client_of, selected
+from tests.shell.imap_script import ImapServer, Letter, Peer, Script, letter
 from tests.support.authority import Authority
 
 SECRET = 'a "quoted\\ secret'
-
-
-@dataclass
-class Client:
-    bridge: Bridge
-    port: int
-
-    async def connect(self, login: str = "anna", password: str = "secret", **settings: Any) -> Session:
-        server = settings.pop("server", Server("imap+insecure", "127.0.0.1", self.port))
-        tls = settings.pop("tls", None)
-        settings.setdefault("literal_bytes", 1_000_000)
-        settings.setdefault("answer_seconds", 5.0)
-        session: Session = await self.call(partial(imap.connect, server, tls, login, password, **settings))
-        return session
-
-    async def call(self, method: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-        with trio.fail_after(10):
-            return await self.bridge.call(method, *args)  # type: ignore[arg-type]  # coroutine functions all
-
-
-@asynccontextmanager
-async def client_of(script: Script, tls: ssl.SSLContext | None = None, host: str = "") -> AsyncIterator[Client]:
-    async with open_bridge() as bridge, serving(script, tls, host or "127.0.0.1") as port:
-        yield Client(bridge, port)
-        assert bridge.stray_exceptions == 0
-
-
-@asynccontextmanager
-async def selected(server: ImapServer, **settings: Any) -> AsyncIterator[tuple[Client, Session]]:
-    async with client_of(server) as client:
-        session = await client.connect(**settings)
-        await client.call(session.select, "INBOX")
-        yield client, session
-        await client.call(session.close)
-
 
 # --- coming in -------------------------------------------------------------------------------------------------------
 
@@ -227,7 +189,7 @@ def server_context(authority: Authority, **how: Any) -> ssl.SSLContext:
 
 async def test_tls_is_verified_by_the_authority_that_was_named(authority: Authority) -> None:
     async with client_of(ImapServer(), server_context(authority)) as client:
-        tls = imap.tls_context(authority.ca_file)
+        tls = tls_context(authority.ca_file)
         session = await client.connect(server=Server("imaps", "localhost", client.port), tls=tls)
         await client.call(session.logout)
 
@@ -247,21 +209,19 @@ async def test_a_bad_certificate_is_named_with_its_remedy(
             trusted = Authority(tmp_path / "other")
         host = "127.0.0.2" if trouble == "name" else "localhost"
         with pytest.raises(Unavailable, match=says):
-            await client.connect(server=Server("imaps", host, client.port), tls=imap.tls_context(trusted.ca_file))
+            await client.connect(server=Server("imaps", host, client.port), tls=tls_context(trusted.ca_file))
     assert not server.commands
 
 
 async def test_a_plain_port_is_told_from_a_tls_port(authority: Authority) -> None:
     async with client_of(ImapServer()) as client:
         with pytest.raises(Unavailable, match="no TLS connection"):
-            await client.connect(
-                server=Server("imaps", "localhost", client.port), tls=imap.tls_context(authority.ca_file)
-            )
+            await client.connect(server=Server("imaps", "localhost", client.port), tls=tls_context(authority.ca_file))
 
 
 def test_an_authority_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"ca_file .*nowhere\.pem"):
-        imap.tls_context(tmp_path / "nowhere.pem")
+        tls_context(tmp_path / "nowhere.pem")
 
 
 class StartTls:
@@ -299,7 +259,7 @@ async def test_starttls_comes_before_the_password_and_forgets_what_was_said_in_t
 
     async with client_of(StartTls(server_context(authority), without_greeting)) as client:
         session = await client.connect(
-            server=Server("imap", "localhost", client.port), tls=imap.tls_context(authority.ca_file)
+            server=Server("imap", "localhost", client.port), tls=tls_context(authority.ca_file)
         )
         await client.call(session.close)
     assert lines == ["CAPABILITY", "AUTHENTICATE"]
@@ -310,9 +270,7 @@ async def test_without_starttls_no_password_leaves_us(authority: Authority) -> N
     server = StartTls(server_context(authority), ImapServer(), offers=False)
     async with client_of(server) as client:
         with pytest.raises(Unavailable, match="offers no STARTTLS"):
-            await client.connect(
-                server=Server("imap", "localhost", client.port), tls=imap.tls_context(authority.ca_file)
-            )
+            await client.connect(server=Server("imap", "localhost", client.port), tls=tls_context(authority.ca_file))
     assert server.lines == [""]
 
 
@@ -320,9 +278,7 @@ async def test_half_a_line_smuggled_in_before_tls_ends_the_connection(authority:
     server = StartTls(server_context(authority), ImapServer(), before=b"* OK [CAPABILITY evil")
     async with client_of(server) as client:
         with pytest.raises(Unavailable):
-            await client.connect(
-                server=Server("imap", "localhost", client.port), tls=imap.tls_context(authority.ca_file)
-            )
+            await client.connect(server=Server("imap", "localhost", client.port), tls=tls_context(authority.ca_file))
 
 
 # --- folders and messages --------------------------------------------------------------------------------------------
