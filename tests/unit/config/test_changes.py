@@ -89,13 +89,22 @@ def test_what_needs_a_restart_says_so(tmp_path: Path) -> None:
     ]
 
 
-UNTOUCHED = ['name = "B"', 'aliases = ["a@b.example"]', 'linked_queues = ["b"]', "[touchpoint.signature]\ntext = 'x'"]
+UNTOUCHED = [
+    'name = "B"',
+    'sent_copy = "provider"',
+    'aliases = ["a@b.example"]',
+    'linked_queues = ["b"]',
+    "[touchpoint.signature]\ntext = 'x'",
+]
 INBOUND = [
     'imap = "imaps://other"',
     'imap_login = "x"',
     'folders = ["A"]',
     'history = "all"',
+    'after_fetch = "seen"',
     'watch = { poll = "1 min" }',
+    "watch = { idle = false }",
+    'watch = { junk = "" }',
 ]
 OUTBOUND = ['smtp = "smtps://other"', 'smtp_login = "x"', "pace = { per_day = 3 }"]
 BOTH = ['password = "env:A"', 'login = "x"', 'auth = "oauth2"']

@@ -50,6 +50,105 @@ def test_the_profiles_are_complete() -> None:
         assert (found.imap is None) == (found.smtp is None) == (name == "custom")
         assert found.auth == profile.auth
         assert found.pace.connections >= 1
+        assert (found.watch.junk, found.watch.sent) == (None, None)
+        assert profile.junk
+        assert profile.sent
+
+
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("provider", "idle", "renew_idle", "poll", "reconnect", "imap_connections", "sent_copy", "uid_only"),
+    [
+        ("microsoft", True, 9 * MINUTE, 5 * MINUTE, None, 2, "provider", False),
+        ("gmail", True, 9 * MINUTE, 5 * MINUTE, None, 3, "provider", False),
+        ("yahoo", False, 3 * MINUTE, MINUTE, 6 * HOUR, 2, "append", True),
+        ("aol", False, 3 * MINUTE, MINUTE, 6 * HOUR, 2, "append", True),
+        ("icloud", True, 9 * MINUTE, 5 * MINUTE, 6 * HOUR, 2, "append", False),
+        ("fastmail", True, 24 * MINUTE, 10 * MINUTE, 12 * HOUR, 2, "append", False),
+        ("custom", True, 24 * MINUTE, 10 * MINUTE, 12 * HOUR, 2, "append", False),
+    ],
+)
+def test_how_each_provider_is_watched(
+    provider: str,
+    idle: bool,
+    renew_idle: timedelta,
+    poll: timedelta,
+    reconnect: timedelta | None,
+    imap_connections: int,
+    sent_copy: str,
+    uid_only: bool,
+) -> None:
+    found = Touchpoint.model_validate({"provider": provider, "address": "a@b.example", "name": "A"})
+    watch = found.watch
+    assert (watch.idle, watch.renew_idle, watch.poll, watch.reconnect) == (idle, renew_idle, poll, reconnect)
+    assert (found.profile.imap_connections, found.profile.uid_only) == (imap_connections, uid_only)
+    assert found.sent_copy == sent_copy
+
+
+@pytest.mark.parametrize(
+    ("provider", "connections", "per_minute", "per_day", "per_connection"),
+    [
+        ("microsoft", 2, 25, None, None),
+        ("gmail", 1, None, 1900, None),
+        ("yahoo", 1, None, 480, 15),
+        ("aol", 1, None, 480, 15),
+        ("icloud", 1, None, 950, None),
+        ("fastmail", 2, None, None, None),
+        ("custom", 2, None, None, None),
+    ],
+)
+def test_how_fast_each_provider_takes_mail(
+    provider: str, connections: int, per_minute: int | None, per_day: int | None, per_connection: int | None
+) -> None:
+    pace = Touchpoint.model_validate({"provider": provider, "address": "a@b.example", "name": "A"}).pace
+    assert (pace.connections, pace.per_minute, pace.per_day) == (connections, per_minute, per_day)
+    assert pace.per_connection == per_connection
+
+
+def test_every_way_of_watching_may_be_overridden(tmp_path: Path) -> None:
+    watch = touchpoint(
+        tmp_path,
+        'provider = "yahoo"\nsent_copy = "provider"\nwatch = { idle = true, poll = "3 min", renew_idle = "2 min", '
+        'reconnect = "1 hour", junk = "Bin", sent = " " }',
+    ).watch
+    assert (watch.idle, watch.poll, watch.renew_idle, watch.reconnect) == (True, 3 * MINUTE, 2 * MINUTE, HOUR)
+    assert (watch.junk, watch.sent) == ("Bin", "")
+
+
+def test_a_session_without_a_token_is_renewed_by_the_clock(tmp_path: Path) -> None:
+    assert touchpoint(tmp_path, 'provider = "gmail"').watch.reconnect is None
+    assert touchpoint(tmp_path, 'provider = "gmail"\nauth = "password"').watch.reconnect == 12 * HOUR
+    explicit = 'provider = "gmail"\nauth = "password"\nwatch = { reconnect = "2 hours" }'
+    assert touchpoint(tmp_path, explicit).watch.reconnect == 2 * HOUR
+
+
+@pytest.mark.parametrize(
+    ("keys", "poll", "without_idle"),
+    [
+        pytest.param('provider = "fastmail"', 10 * MINUTE, MINUTE, id="idle"),
+        pytest.param('provider = "fastmail"\nwatch = { poll = "30 s" }', MINUTE / 2, MINUTE / 2, id="idle-and-poll"),
+        pytest.param('provider = "fastmail"\nwatch = { idle = false }', MINUTE, MINUTE, id="no-idle"),
+        pytest.param(
+            'provider = "fastmail"\nwatch = { idle = false, poll = "5 min" }', 5 * MINUTE, 5 * MINUTE, id="both"
+        ),
+        pytest.param('provider = "yahoo"\nwatch = { poll = "5 min" }', 5 * MINUTE, 5 * MINUTE, id="a-slower-yahoo"),
+    ],
+)
+def test_without_idle_the_looks_come_often_unless_told_otherwise(
+    tmp_path: Path, keys: str, poll: timedelta, without_idle: timedelta
+) -> None:
+    watch = touchpoint(tmp_path, keys).watch
+    assert (watch.poll, watch.poll_without_idle) == (poll, without_idle)
+
+
+def test_the_copy_of_a_shared_mailboxs_mail_is_ours_to_file(tmp_path: Path) -> None:
+    assert touchpoint(tmp_path, 'provider = "microsoft"').sent_copy == "provider"
+    assert touchpoint(tmp_path, 'provider = "microsoft"\nsmtp_login = "ana"').sent_copy == "append"
+    assert touchpoint(tmp_path, 'provider = "microsoft"\nsmtp_login = "ana"\nsent_copy = "provider"').sent_copy == (
+        "provider"
+    )
 
 
 def test_direction_decides_which_server_is_needed(tmp_path: Path) -> None:

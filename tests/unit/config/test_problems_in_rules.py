@@ -34,6 +34,11 @@ ONE_KEY = {
     "after_fetch": ('after_fetch = "sen"', 'after_fetch needs "keep", "seen" or "move:FOLDER"; did you mean "seen"?'),
     "from_name": ('from_name = "Support"', 'from_name: "Support" is neither "touchpoint" nor "client" nor a template'),
     "idle": ('watch = { renew_idle = "40 min" }', "watch.renew_idle must be 29 min at most"),
+    "reconnect": ('watch = { reconnect = "1 min" }', "watch.reconnect must be 5 min at least"),
+    "junk": ("watch = { junk = 3 }", "watch.junk needs text in quotes"),
+    "sent": ('watch = { sent = "a\\nb" }', "watch.sent must be one line without control characters"),
+    "idle or not": ('watch = { idle = "yes" }', "watch.idle must be true or false"),
+    "sent copy": ('sent_copy = "mine"', 'unknown sent_copy "mine"; use "provider" or "append"'),
     "pace": ("pace = { connections = 0 }", "pace.connections must be 1 or more"),
     "unknown pace": (
         "pace = { per_minut = 3 }",
@@ -144,6 +149,37 @@ WHOLE = {
     "same folder twice": (
         TOUCHPOINT + 'folders = [\n"INBOX",\n"Inbox",  # here\n]\n',
         'the folder "Inbox" of support@example.com at imap.example.com is watched already',
+    ),
+    "junk is a folder": (
+        TOUCHPOINT + 'folders = ["INBOX", "Spam"]\nwatch = { junk = "Spam" }  # here\n' + AGENT,
+        'watch.junk is "Spam", which folders names as well; a folder is watched as one of them',
+    ),
+    "sent is junk": (
+        TOUCHPOINT + '[touchpoint.watch]\njunk = "Bin"\nsent = "Bin"  # here\n' + AGENT,
+        'watch.sent is "Bin", which watch.junk names as well; a folder is watched as one of them',
+    ),
+    "junk of another": (
+        TOUCHPOINT
+        + 'watch = { junk = "Spam" }\n'
+        + TOUCHPOINT.replace('"support"\na', '"second"\na').replace("support@example.com", "other@example.com")
+        + 'login = "support@example.com"\nfolders = ["Other"]\nwatch = { junk = "Spam" }  # here\n',
+        'the folder "Spam" of support@example.com at imap.example.com is watched already, by the touchpoint of line 9',
+    ),
+    "move into a watched folder": (
+        TOUCHPOINT + 'folders = ["Orders", "Inbox"]\nafter_fetch = "move:INBOX"  # here\n' + AGENT,
+        'after_fetch would move mail to "INBOX", which is watched, so that it would be found again there;'
+        " name another folder",
+    ),
+    "move into Junk": (
+        TOUCHPOINT + 'after_fetch = "move:Spam"  # here\nwatch = { junk = "Spam" }\n' + AGENT,
+        'after_fetch would move mail to "Spam", which is watched',
+    ),
+    "move into another's folder": (
+        TOUCHPOINT
+        + 'after_fetch = "move:Orders"  # here\n'
+        + TOUCHPOINT.replace('"support"\na', '"second"\na').replace("support@example.com", "other@example.com")
+        + 'login = "support@example.com"\nfolders = ["Orders"]\n',
+        'after_fetch would move mail to "Orders", which is watched by another touchpoint',
     ),
     "same login": (
         SUPPORT + AGENT.replace('"ana@example.com"', '"ANA@example.com"  # here'),

@@ -129,6 +129,23 @@ holidays = ["2026-11-25"]
     ) in said(check(tmp_path, rules), Severity.NOTICE)
 
 
+def test_two_touchpoints_of_one_mailbox_that_both_find_its_junk_are_told(tmp_path: Path) -> None:
+    second = TOUCHPOINT.replace('"support"\na', '"second"\na').replace("support@example.com", "other@example.com")
+    second += 'login = "support@example.com"\nfolders = ["Other"]\n'
+    third = second.replace('"second"', '"third"').replace("other@", "third@").replace('"Other"', '"Third"')
+    told = (
+        'rules.toml:{}: touchpoint "second" and that of line 2 share the mailbox of support@example.com, so what lies'
+        ' in its Junk is taken into quarantine by both; add watch = {{ junk = "" }} to one of them'
+    )
+    rules = TOUCHPOINT + second.replace("[[touchpoint]]", "[[touchpoint]]  # here") + AGENT
+    assert told.format(marked_line(rules)) in said(check(tmp_path, rules), Severity.WARNING)
+    for kept in ('watch = { junk = "" }\n', 'watch = { junk = "Spam" }\n'):
+        warnings = said(check(tmp_path, TOUCHPOINT + second + kept + AGENT), Severity.WARNING)
+        assert not [one for one in warnings if "Junk" in one]
+    both = said(check(tmp_path, TOUCHPOINT + second + third + AGENT), Severity.WARNING)
+    assert len([one for one in both if "Junk" in one]) == 2
+
+
 # --- not yet in force ------------------------------------------------------------------------------------------------
 
 
@@ -164,7 +181,7 @@ any = [
 
 
 def test_a_key_that_says_what_happens_anyway_is_not_named(tmp_path: Path) -> None:
-    rules = f'{TOUCHPOINT}after_fetch = "keep"\nauth = "password"\npreview_roles = []\n{AGENT}'
+    rules = f'{TOUCHPOINT}after_fetch = "seen"\nwatch = {{ junk = "" }}\nauth = "password"\npreview_roles = []\n{AGENT}'
     assert not [each for each in said(check(tmp_path, rules), Severity.NOTICE) if "not yet" in each]
 
 
