@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import grp
-import imaplib
 import os
 import pwd
 import shutil
 import smtplib
+import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tests.support.authority import Pair
+from tests.support.mailboxes import Mailboxes
 from tests.support.ports import free_port
 from tests.support.process import Process, program
 from tests.support.waiting import wait_until
@@ -32,6 +34,7 @@ first_valid_gid = 0
 mail_location = maildir:~/Maildir
 mail_fsync = never
 mail_max_userip_connections = 1000
+mailbox_idle_check_interval = 2 secs
 auth_mechanisms = plain login
 auth_failure_delay = 0
 disable_plaintext_auth = no
@@ -100,7 +103,10 @@ namespace inbox {{
 """
 
 
-class Dovecot:
+# mailbox_idle_check_interval: the kernel gives one user 128 inotify instances; a session without one only looks
+
+
+class Dovecot(Mailboxes):
     """`users`: login → password. Mailboxes outlive `stop()` and `start()`, as a provider's do; `close()` ends all."""
 
     def __init__(self, users: Mapping[str, str], pair: Pair) -> None:
@@ -124,7 +130,8 @@ class Dovecot:
             shutil.copyfile(source, self._home / name)
         self.log = self._home / "dovecot.log"
         self._write_users()
-        (self._home / "dovecot.conf").write_text(
+        self._config = self._home / "dovecot.conf"
+        self._config.write_text(
             _CONFIG.format(
                 run=self._home / "run",
                 log=self.log,
@@ -149,7 +156,7 @@ class Dovecot:
 
     def start(self) -> None:
         assert self._process is None
-        self._process = Process([self._dovecot, "-F", "-c", str(self._home / "dovecot.conf")], self.log)
+        self._process = Process([self._dovecot, "-F", "-c", str(self._config)], self.log)
         for port in (self.imap_port, self.imaps_port, self.lmtp_port):
             self._process.wait_for_port(port)
 
@@ -168,15 +175,7 @@ class Dovecot:
         self.users[user] = password
         self._write_users()
         if self._process is not None:  # Dovecot looks at the file once a second at most
-            wait_until(lambda: self._lets_in(user, password), "Dovecot has read its users again")
-
-    def _lets_in(self, user: str, password: str) -> bool:
-        with imaplib.IMAP4("127.0.0.1", self.imap_port) as imap:
-            try:
-                imap.login(user, password)
-            except imaplib.IMAP4.error:
-                return False
-            return True
+            wait_until(lambda: self.lets_in(user, password), "Dovecot has read its users again")
 
     def _write_users(self) -> None:
         text = "".join(f"{user}:{password}\n" for user, password in self.users.items())
@@ -205,30 +204,22 @@ class Dovecot:
                 os.chown(os.path.join(directory, name), *self._owner)
         return count
 
-    def messages(self, user: str, folder: str = "INBOX") -> list[bytes]:
-        """Return every message of a folder, oldest first, read by IMAP without marking anything."""
-        with imaplib.IMAP4("127.0.0.1", self.imap_port) as imap:
-            imap.login(user, self.users[user])
-            status, data = imap.select(folder, readonly=True)
-            assert status == "OK", data
-            if data[0] == b"0":
-                return []
-            status, items = imap.fetch("1:*", "(BODY.PEEK[])")
-            assert status == "OK", items
-            return [item[1] for item in items if isinstance(item, tuple)]
-
-    def count(self, user: str, folder: str = "INBOX") -> int:
-        with imaplib.IMAP4("127.0.0.1", self.imap_port) as imap:
-            imap.login(user, self.users[user])
-            status, data = imap.status(folder, "(MESSAGES)")
-            assert status == "OK", data
-            assert isinstance(data[0], bytes)
-            return int(data[0].rsplit(b" ", 1)[1].rstrip(b")"))
-
-    def flags(self, user: str, folder: str = "INBOX") -> list[bytes]:
-        """Return one FLAGS answer per message: who has marked what as seen."""
-        with imaplib.IMAP4("127.0.0.1", self.imap_port) as imap:
-            imap.login(user, self.users[user])
-            imap.select(folder, readonly=True)
-            items = imap.fetch("1:*", "(FLAGS)")[1]
-            return [item for item in items if isinstance(item, bytes)]
+    def renumber(self, user: str, folders: Sequence[str] = ("INBOX",)) -> None:
+        """Give folders a new UIDVALIDITY and their messages new UIDs in another order; what they are, with date and
+        marks, stays. Sessions of this user are cut.
+        """
+        maildir = self._mail / user / "Maildir"
+        aside = maildir.with_name("aside")
+        if self._process is not None:
+            kick = [program("doveadm", "dovecot-core"), "-c", str(self._config), "kick", user]
+            subprocess.run(kick, check=False, capture_output=True)  # fails when nobody is there to be kicked
+        maildir.rename(aside)  # nobody may write into the indexes meanwhile
+        for folder in folders:
+            place = aside if folder == "INBOX" else aside / f".{folder}"
+            for index in (*place.glob("dovecot-uidlist*"), *place.glob("dovecot.index*")):
+                index.unlink()
+            messages = sorted((*place.glob("cur/*"), *place.glob("new/*")), key=lambda message: message.name)
+            for number, message in enumerate(reversed(messages)):
+                message.rename(message.with_name(f"17{number:08}.R{time.monotonic_ns()}_{message.name}"))
+        shutil.rmtree(maildir, ignore_errors=True)  # a session that came in meanwhile found no mailbox and made one
+        aside.rename(maildir)

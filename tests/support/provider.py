@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.authority import Authority
+from tests.support.cyrus import Cyrus
 from tests.support.dovecot import Dovecot
 from tests.support.postfix import Postfix
 
@@ -15,13 +16,20 @@ _numbers = itertools.count(1)
 
 
 class Provider:
-    """`dovecot` and `postfix`, running. `postfix` is made at its first use: some tests only read mail."""
+    """`server` (a Dovecot unless asked otherwise) and `postfix`, running. `postfix` is made at its first use: some
+    tests only read mail, and it hands over to a Dovecot only.
+    """
 
-    def __init__(self, authority: Authority) -> None:
+    def __init__(self, authority: Authority, kind: type[Dovecot | Cyrus] = Dovecot) -> None:
         self.authority = authority
-        self.dovecot = Dovecot({CUSTOMER: "customer"}, authority.issue(f"imap-{next(_numbers)}"))
+        self.server = kind({CUSTOMER: "customer"}, authority.issue(f"imap-{next(_numbers)}"))
         self._postfix: Postfix | None = None
-        self.dovecot.start()
+        self.server.start()
+
+    @property
+    def dovecot(self) -> Dovecot:
+        assert isinstance(self.server, Dovecot)
+        return self.server
 
     @property
     def postfix(self) -> Postfix:
@@ -33,7 +41,7 @@ class Provider:
     def close(self) -> None:
         if self._postfix is not None:
             self._postfix.close()
-        self.dovecot.close()
+        self.server.close()
 
     def touchpoint(self, id: str, direction: str = "inbound", *, tls: bool = True, **keys: Any) -> dict[str, Any]:
         """Return a `[[touchpoint]]` with a fresh mailbox here: `ID@support.example`, linked to the queue `ID`."""
@@ -52,9 +60,9 @@ class Provider:
         if direction != "outbound":
             touchpoint["linked_queues"] = [id]
             touchpoint["imap"] = (
-                f"imaps://localhost:{self.dovecot.imaps_port}"
+                f"imaps://localhost:{self.server.imaps_port}"
                 if tls
-                else f"imap+insecure://127.0.0.1:{self.dovecot.imap_port}"
+                else f"imap+insecure://127.0.0.1:{self.server.imap_port}"
             )
         if direction != "inbound":
             touchpoint["smtp"] = (
@@ -66,7 +74,7 @@ class Provider:
 
     def set_password(self, id: str, password: str, *, ours: bool = True) -> None:
         """Change a touchpoint's password here and, when it is `ours`, in the gateway's secret file."""
-        self.dovecot.set_password(f"{id}@support.example", password)
+        self.server.set_password(f"{id}@support.example", password)
         if ours:
             self._secret(id).write_text(password)
 
