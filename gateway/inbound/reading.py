@@ -66,9 +66,10 @@ class Reading(Searching):
                     raise self._trouble(answer)
                 break
             self._note_cut(answer.cut)
-            if not (answer.cut.lowest and uid < answer.cut.lowest <= high):
+            lowest = answer.cut.lowest or 0
+            if not uid < lowest <= high or any(uid < number < lowest for number in found):
                 return await self.listed(await self.uids(uid + 1))
-            high = answer.cut.lowest - 1
+            high = lowest - 1
         # `n:*` names the last message even when its UID is below n (RFC 9051 §9, seq-range)
         return [found[number] for number in sorted(found) if number > uid]
 
@@ -143,7 +144,7 @@ class Reading(Searching):
         async def ask(text: str) -> Answer:
             nonlocal refusal
             answer = await self._ask(text, items(), read, found, expected_bytes)
-            if not answer.ok:
+            if not answer.ok and (answer.cut is None or text.isdigit()):  # cut: it will be asked for less
                 refusal = answer
             return answer
 

@@ -75,6 +75,8 @@ class Searching(Dialog):
             elif len(window) > 2 * _WINDOW:
                 width = max(_WINDOW, width // 4)
             low = end + 1
+            if self._uidnext and low >= self._uidnext:
+                width = LARGEST_UID  # only what has come since the folder was opened
         return found
 
     def _width(self) -> int:

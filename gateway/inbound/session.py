@@ -193,5 +193,6 @@ class _Opening:
                 self.uidnext = read_number(argument) or self.uidnext
             case b"HIGHESTMODSEQ":
                 self.modseq = as_modseq(int(argument)) if argument.isdigit() and len(argument) < 20 else None
-        if (gone := read_vanished(line)) is not None and gone[0] and len(self.vanished) < 2 * MOST_VANISHED:
+        if (gone := read_vanished(line)) is not None and gone[0]:
             self.vanished += gone[1]
+            del self.vanished[:-MOST_VANISHED]

@@ -12,6 +12,7 @@ from typing import Final
 from gateway.inbound.framing import Response
 
 LARGEST_UID: Final = 2**32 - 1
+_LONG_RUN: Final = 100
 Run = tuple[int, int]  # first and last of UIDs without a gap
 
 # RFC 2683 §3.2.1.5 asks for command lines of at most 1,000 bytes, and there are servers that need it
@@ -44,18 +45,38 @@ def read_found(response: Response) -> Iterable[range | list[int]] | None:
         return None
     kind = words[1].upper()
     if kind == b"SEARCH":
-        try:
-            numbers = list(map(int, words[2:]))
-            if not numbers or 0 < min(numbers) <= max(numbers) <= LARGEST_UID:
-                return [numbers]
-        except ValueError:
-            pass
-        return [[number for word in words[2:] if (number := read_number(word))]]
+        return [_numbers(words[2:])]
     if kind == b"ESEARCH":
         upper = [word.upper() for word in words]
-        runs = read_runs(words[upper.index(b"ALL") + 1]) if b"ALL" in upper[2:-1] else []
-        return [range(low, high + 1) for low, high in runs]
+        return _spelled(words[upper.index(b"ALL") + 1]) if b"ALL" in upper[2:-1] else []
     return None
+
+
+def _numbers(words: Sequence[bytes]) -> list[int]:
+    try:
+        numbers = list(map(int, words))
+        if not numbers or 0 < min(numbers) <= max(numbers) <= LARGEST_UID:
+            return numbers
+    except ValueError:
+        pass
+    return [number for word in words if (number := read_number(word))]
+
+
+def _spelled(text: bytes) -> list[range | list[int]]:
+    """Return a set as few sequences: what lies scattered in lists, long runs as ranges."""
+    if b":" not in text:
+        return [_numbers(text.split(b","))]
+    pieces: list[range | list[int]] = []
+    scattered: list[int] = []
+    for low, high in read_runs(text):
+        if high - low < _LONG_RUN:
+            scattered += range(low, high + 1)
+            continue
+        if scattered:
+            pieces.append(scattered)
+            scattered = []
+        pieces.append(range(low, high + 1))
+    return [*pieces, scattered] if scattered else pieces
 
 
 def read_vanished(line: bytes) -> tuple[bool, list[Run]] | None:
