@@ -62,4 +62,4 @@ def read_copied(line: bytes) -> tuple[int, dict[int, int]] | None:
     if code != b"COPYUID" or len(words) != 3 or not (uidvalidity := read_number(words[0])):
         return None
     old, new = spell(words[1], _MOST_COPIED), spell(words[2], _MOST_COPIED)
-    return (uidvalidity, dict(zip(old, new, strict=True))) if len(old) == len(new) else None
+    return (uidvalidity, dict(zip(old, new, strict=True))) if old and len(old) == len(new) else None

@@ -319,8 +319,9 @@ async def test_a_part_is_the_part_that_was_asked_for(answer: str, expected: byte
 
 
 ENVELOPE = (
-    b'("Fri, 17 Jul 2026" "Frage\r\nBcc: evil" (("A \\"B\\"" NIL "a" "x.example")) NIL NIL'
-    b' ((NIL NIL "group" NIL) ("=?utf-8?q?J=C3=B6?=" NIL "jo" "x.example") (NIL NIL NIL NIL) rubbish) NIL NIL NIL "<1@x>")'
+    b'("Fri, 17 Jul 2026" {16}\r\nFrage\r\nBcc: evil (("A \\"B\\"" NIL "a" "x.example")) NIL NIL'
+    b' ((NIL NIL "group" NIL) ("=?utf-8?q?J=C3=B6?=" NIL "jo" "x.example") (NIL NIL NIL NIL) rubbish)'
+    b' NIL NIL NIL "<1@x>")'
 )
 
 
@@ -339,7 +340,7 @@ ENVELOPE = (
 )
 async def test_a_message_that_is_not_given_is_known_by_what_is(refuses: str, expected: bytes) -> None:
     server = ImapServer()
-    server.letters[1] = Letter(letter(1), envelope=ENVELOPE.replace(b"\r\n", b" "))
+    server.letters[1] = Letter(letter(1), envelope=ENVELOPE)
 
     @server.on(f"UID FETCH .*({refuses})", times=9)
     async def _(peer: Peer, tag: str, command: str) -> bool:
@@ -353,7 +354,7 @@ async def test_a_message_that_is_not_given_is_known_by_what_is(refuses: str, exp
 
 async def test_a_header_that_is_empty_is_no_header() -> None:
     server = ImapServer()
-    server.letters[1] = Letter(letter(1), envelope=ENVELOPE.replace(b"\r\n", b" "))
+    server.letters[1] = Letter(letter(1), envelope=ENVELOPE)
 
     @server.on("UID FETCH .*HEADER")
     async def _(peer: Peer, tag: str, command: str) -> bool:
