@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -21,16 +21,24 @@ from gateway.config.values import suggest
 from gateway.control import Handler
 from gateway.errors import CommandError, ConfigError
 from gateway.health import Health, TouchpointHealth
-from gateway.model import UNROUTED, personal_queue, read_id, to_ms
+from gateway.model import UNROUTED, personal_queue, read_id, show_id, to_ms
 from gateway.rulebook import Rulebook
-from gateway.state import agents, conversations, lanes, outbox
+from gateway.state import agents, conversations, lanes, outbox, quarantine
 from gateway.state.lanes import Lane
 from gateway.state.lock import StateLock
 from gateway.state.store import Store
 
 Args = Mapping[str, Any]
 
+Reconcile = Callable[[str | None], Awaitable[Sequence[Mapping[str, Any]]]]
+"""(id of a touchpoint, None for all) → a mapping for each watched folder, with some of `RECONCILED`."""
+
+RECONCILED: Final = (
+    *("touchpoint", "folder", "role", "at_provider", "known", "owed", "older", "gaps", "gone", "unfetched", "error"),
+)
 _ORPHANED: Final = "orphaned-mail"
+_FAULTS: Final = "faults"
+_FAULTS_SHOWN: Final = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +53,7 @@ class Desk:
     ring: Callable[[str], None]
     reload: Callable[[], Awaitable[Changes]] | None
     forget_logins: Callable[[str], None]
-    reconcile: Callable[[str | None], Awaitable[list[dict[str, Any]]]] | None = None
+    reconcile: Reconcile | None = None
 
 
 @contextmanager
@@ -101,6 +109,10 @@ def handlers(desk: Desk) -> Mapping[str, Handler]:
         "queue.show": at_desk(_queue_show),
         "queue.read": at_desk(_queue_read),
         "message.chunk": at_desk(_message_chunk),
+        "quarantine.list": at_desk(_quarantine_list),
+        "quarantine.release": at_desk(_quarantine_release),
+        "quarantine.confirm": at_desk(_quarantine_confirm),
+        "reconcile": at_desk(_reconcile),
         "outbox.list": at_desk(_outbox_list),
         "outbox.show": at_desk(_outbox_show),
         "outbox.retry": at_desk(_outbox_retry),
@@ -126,6 +138,15 @@ def _id(text: str, kind: str) -> int:
     if (number := read_id(text)) is None:
         raise CommandError(f"{text!r} is not an id; `mail-gateway {kind} list` shows them", 2)
     return number
+
+
+def _find_touchpoint(desk: Desk, name: str) -> Touchpoint:
+    """Return the touchpoint of that id, address or alias."""
+    known = desk.current().touchpoints
+    touchpoint = known.get(name) or desk.current().touchpoint_at(name)
+    if touchpoint is None:
+        raise CommandError(f'unknown touchpoint "{name}"{_instead(name, known)}', 2)
+    return touchpoint
 
 
 # --- queue -----------------------------------------------------------------------------------------------------------
@@ -165,6 +186,38 @@ async def _message_chunk(desk: Desk, args: Args) -> Any:
     return None if chunk is None else base64.b64encode(chunk).decode()
 
 
+# --- quarantine ------------------------------------------------------------------------------------------------------
+
+
+async def _quarantine_list(desk: Desk, args: Args) -> Any:
+    return await desk.store.read(quarantine.list_quarantine, bool(args.get("all")), args.get("limit"))
+
+
+async def _quarantine_release(desk: Desk, args: Args) -> Any:
+    number = _id(args["id"], "quarantine")
+    review = quarantine.Review(number, to_ms(datetime.now(UTC)))
+    return _reviewed(desk, args["id"], await desk.store.submit(quarantine.release, review), "is in quarantine")
+
+
+async def _quarantine_confirm(desk: Desk, args: Args) -> Any:
+    number = _id(args["id"], "quarantine")
+    review = quarantine.Review(number, to_ms(datetime.now(UTC)))
+    return _reviewed(desk, args["id"], await desk.store.submit(quarantine.confirm, review), "waits to be looked at")
+
+
+def _reviewed(desk: Desk, id: str, reviewed: quarantine.Reviewed, expected: str) -> dict[str, list[str]]:
+    """Return what changed. What is to be done at the provider is done soon: its mailbox is woken."""
+    if not reviewed.messages:
+        raise CommandError(f"{id}: nothing of it {expected}; `mail-gateway quarantine list --all` shows what is there")
+    for touchpoint in reviewed.touchpoints:
+        desk.ring(f"mailbox {touchpoint}")
+    return {
+        "messages": [show_id(message) for message in reviewed.messages],
+        "conversations": [show_id(conversation) for conversation in reviewed.conversations],
+        "queues": list(reviewed.queues),
+    }
+
+
 # --- outbox ----------------------------------------------------------------------------------------------------------
 
 
@@ -180,12 +233,7 @@ async def _outbox_show(desk: Desk, args: Args) -> Any:
 
 
 async def _outbox_retry(desk: Desk, args: Args) -> Any:
-    touchpoint = args.get("touchpoint")
-    if touchpoint is not None and (at_address := desk.current().touchpoint_at(touchpoint)):
-        touchpoint = at_address.id
-    if touchpoint is not None and touchpoint not in desk.current().touchpoints:
-        names = desk.current().touchpoints
-        raise CommandError(f'unknown touchpoint "{touchpoint}"{_instead(touchpoint, names)}', 2)
+    touchpoint = _find_touchpoint(desk, args["touchpoint"]).id if args.get("touchpoint") is not None else None
     number = _id(args["id"], "outbox") if args.get("id") else None
     retried = await desk.store.submit(outbox.retry, outbox.Retry(to_ms(datetime.now(UTC)), number, touchpoint))
     for touchpoint_id in retried.touchpoints:
@@ -281,6 +329,17 @@ async def _reload(desk: Desk, args: Args) -> Any:
     return {"refused": False, "lines": [*(changes.lines() or ["nothing changed"]), *warnings]}
 
 
+async def _reconcile(desk: Desk, args: Args) -> Any:
+    """Compare what lies at the provider with what we have, folder by folder, and fetch what is missing."""
+    assert desk.reconcile is not None
+    touchpoint = _find_touchpoint(desk, args["touchpoint"]) if args.get("touchpoint") is not None else None
+    if touchpoint is not None and not (touchpoint.active and touchpoint.is_inbound):
+        why = "it is not active" if touchpoint.is_inbound else "it is outbound only"
+        raise CommandError(f"{touchpoint.id} has no folder that is watched: {why}")
+    found = await desk.reconcile(touchpoint.id if touchpoint else None)
+    return [{key: folder.get(key) for key in RECONCILED} for folder in found]
+
+
 async def _status(desk: Desk, args: Args) -> Any:
     assert desk.health is not None
     current, health, rulebook = desk.current(), desk.health, desk.rulebook
@@ -305,6 +364,7 @@ async def _status(desk: Desk, args: Args) -> Any:
         health.alarm(None, "store", trouble, "what was accepted is safe; agents and providers keep what was refused")
     else:
         health.clear(None, "store")
+    _tell_of_faults(health)
     return {
         "daemon": {
             "version": version("mail-gateway"),
@@ -353,6 +413,21 @@ def _tell_of_orphans(health: Health, orphans: Mapping[str, int]) -> None:
         )
 
 
+def _tell_of_faults(health: Health) -> None:
+    """What went wrong in our own code, for some minutes after it was first shown: the log knows it for longer."""
+    known = next((alarm for alarm in health.alarms() if (alarm.touchpoint, alarm.key) == (None, _FAULTS)), None)
+    if known is not None and datetime.now(UTC) - known.since > _FAULTS_SHOWN:
+        health.clear(None, _FAULTS)
+    if new := health.new_faults():
+        health.clear(None, _FAULTS)
+        health.alarm(
+            None,
+            _FAULTS,
+            f"the gateway has come upon {new} fault{'s' * (new != 1)} of its own",
+            "no mail is lost; please report the traceback in the log",
+        )
+
+
 def _who_sees(current: Config, queue: str) -> list[str]:
     return [
         agent.login
@@ -391,7 +466,7 @@ def _touchpoint_status(
         "consent_at": None,
         "direction": touchpoint.direction,
         "last_message_at": rfc3339(known.last_message_at),
-        "last_server_byte_at": rfc3339(known.last_server_byte_at),
+        "last_server_byte_at": rfc3339(known.heard_at),
         "lag_seconds": _lag(touchpoint, known),
         "lane": (lane.state.value if lane else "open") if touchpoint.active and touchpoint.is_outbound else None,
         "unfetched": known.unfetched,
@@ -399,4 +474,5 @@ def _touchpoint_status(
         "deferred": counts.get("deferred", 0),
         "held": counts.get("held", 0),
         "uncertain": counts.get("uncertain", 0),
+        "folders": [{"name": name, "role": role.value} for name, role in known.folders.items()],
     }

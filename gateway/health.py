@@ -59,6 +59,8 @@ class Health:
         self._touchpoints: dict[str, TouchpointHealth] = {}
         self._alarms: dict[tuple[str | None, str], Alarm] = {}
         self.bugs = 0  # tasks that ended by a bug of ours, since start
+        self.strays: Callable[[], int] = lambda: 0  # asks for the faults that the bridge has caught, since start
+        self._faults_told = 0
 
     def touchpoint(self, touchpoint: str) -> TouchpointHealth:
         return self._touchpoints.setdefault(touchpoint, TouchpointHealth(since=self._now()))
@@ -91,3 +93,9 @@ class Health:
 
     def alarms(self) -> Iterator[Alarm]:
         yield from self._alarms.values()
+
+    def new_faults(self) -> int:
+        """Return how many faults of our own there were since this was last asked."""
+        faults = self.bugs + self.strays()
+        new, self._faults_told = faults - self._faults_told, faults
+        return new

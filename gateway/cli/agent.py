@@ -21,11 +21,11 @@ def add(commands: Any, config: argparse.ArgumentParser) -> None:
     arguments.add_json(listing)
     listing.set_defaults(run=list_)
     showing = group.add_parser("show", parents=[config], help="one agent: may write as, sees, last login, failures")
-    showing.add_argument("login")
+    showing.add_argument("login", help="of an agent in rules.toml")
     arguments.add_json(showing)
     showing.set_defaults(run=show_)
     passing = commands.add_parser("passwd", parents=[config], help="set an agent's password")
-    passing.add_argument("login")
+    passing.add_argument("login", help="of an agent in rules.toml")
     passing.set_defaults(run=passwd)
 
 

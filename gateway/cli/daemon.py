@@ -1,4 +1,4 @@
-"""`run`, `demo`, `check`, `reload`, `status`."""
+"""`run`, `demo`, `check`, `reload`, `status`, `reconcile`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from gateway.cli import arguments, client, show
 from gateway.errors import CommandError, ConfigError, Problem, Severity
 from gateway.text import clean
+
+_COUNTS: Final = ("at_provider", "known", "owed", "older", "gaps", "gone", "unfetched")
 
 
 def add(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -30,6 +32,12 @@ def add(commands: Any, shared: argparse.ArgumentParser) -> None:
     status.add_argument("--watch", action="store_true", help="again every 2 seconds")
     arguments.add_json(status)
     status.set_defaults(run=show_status)
+    reconciling = commands.add_parser(
+        "reconcile", parents=[shared], help="compare the provider's folders with what is here; fetch what is missing"
+    )
+    reconciling.add_argument("touchpoint", nargs="?", metavar="TOUCHPOINT", help="only this one (its id or address)")
+    arguments.add_json(reconciling)
+    reconciling.set_defaults(run=reconcile)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -95,6 +103,30 @@ def show_status(options: argparse.Namespace) -> int:
         time.sleep(2)
 
 
+def reconcile(options: argparse.Namespace) -> int:
+    found = client.ask(options.config, "reconcile", must_run=True, touchpoint=options.touchpoint)
+    if options.json:
+        show.as_json(found)
+    else:
+        show.table(
+            (
+                *("TOUCHPOINT", "FOLDER", "ROLE", "AT PROVIDER", "KNOWN", "OWED", "OLDER"),
+                *("GAPS", "GONE", "UNFETCHED", "ERROR"),
+            ),
+            (
+                (
+                    *(folder["touchpoint"], folder["folder"] or "-", folder["role"] or "-"),
+                    *("-" if folder[key] is None else folder[key] for key in _COUNTS),
+                    folder["error"],
+                )
+                for folder in found
+            ),
+        )
+        if not found:
+            print("no touchpoint is watched", file=sys.stderr)
+    return 1 if any(folder["error"] or folder["unfetched"] for folder in found) else 0
+
+
 def _print_status(found: dict[str, Any]) -> None:
     daemon = found["daemon"]
     rules = daemon["rules"]
@@ -112,7 +144,7 @@ def _print_status(found: dict[str, Any]) -> None:
         print()
         show.table(
             (
-                *("TOUCHPOINT", "ACTIVE", "STATE", "SINCE", "LAST MAIL", "LAG", "LANE"),
+                *("TOUCHPOINT", "ACTIVE", "STATE", "SINCE", "HEARD", "LAST MAIL", "LAG", "UNFETCHED", "LANE"),
                 *("QUEUED", "DEFERRED", "HELD", "UNCERTAIN", "CAUSE"),
             ),
             (
@@ -121,8 +153,10 @@ def _print_status(found: dict[str, Any]) -> None:
                     "yes" if t["active"] else "no",
                     t["state"],
                     show.ago(t["since"]),
+                    show.ago(t["last_server_byte_at"]),
                     show.ago(t["last_message_at"]),
                     "-" if t["lag_seconds"] is None else show.duration(t["lag_seconds"]),
+                    t["unfetched"],
                     t["lane"] or "-",
                     t["queued"],
                     t["deferred"],
@@ -133,6 +167,10 @@ def _print_status(found: dict[str, Any]) -> None:
                 for t in found["touchpoints"]
             ),
         )
+    watched = [(t["address"], _folders(t["folders"])) for t in found["touchpoints"] if t["folders"]]
+    if watched:
+        print()
+        show.table(("WATCHED", "FOLDERS"), watched)
     if found["queues"]:
         print()
         show.table(
@@ -143,3 +181,13 @@ def _print_status(found: dict[str, Any]) -> None:
         place = f"{alarm['touchpoint']}: " if alarm["touchpoint"] else ""
         print(f"\nALARM {place}{clean(alarm['cause'])} (since {show.ago(alarm['since'])})")
         print(f"      {clean(alarm['action'])}")
+
+
+def _folders(folders: list[dict[str, str]]) -> str:
+    """Return the folders by what they are: `INBOX, Orders; junk: Spam; sent: Sent`."""
+    by_role: dict[str, list[str]] = {}
+    for folder in folders:
+        by_role.setdefault(folder["role"], []).append(clean(folder["name"]))
+    return "; ".join(
+        ", ".join(names) if role == "queue" else f"{role}: {', '.join(names)}" for role, names in by_role.items()
+    )

@@ -29,7 +29,7 @@ from gateway.cli import show
 from gateway.cli.main import main, parser
 from gateway.commands import rfc3339
 from gateway.errors import CommandError, Unavailable
-from gateway.model import show_id
+from gateway.model import Role, show_id
 from gateway.state import agents
 from gateway.state.lock import StateLock
 from gateway.state.store import Store
@@ -100,6 +100,9 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
         pytest.param(["outbox", "retry"], id="retry-what"),
         pytest.param(["outbox", "retry", "1r7hq2x0", "--all"], id="retry-two-things"),
         pytest.param(["agent", "show"], id="no-login"),
+        pytest.param(["quarantine", "release"], id="release-what"),
+        pytest.param(["quarantine", "confirm"], id="confirm-what"),
+        pytest.param(["reconcile", "a", "b"], id="reconcile-two"),
         pytest.param(["passwd"], id="no-login-to-set"),
         pytest.param(["status", "--frobnicate"], id="unknown-option"),
     ],
@@ -122,12 +125,27 @@ def test_help_names_every_command_with_a_line_about_it() -> None:
         yield words.strip(), "run" if of.get_default("run") else ""
 
     found = dict(leaves(parser(), ""))
-    expected = ["run", "demo", "check", "reload", "status", "passwd"]
+    expected = ["run", "demo", "check", "reload", "status", "reconcile", "passwd"]
     expected += [f"queue {word}" for word in ("list", "show", "read")]
+    expected += [f"quarantine {word}" for word in ("list", "release", "confirm")]
     expected += [f"outbox {word}" for word in ("list", "show", "retry")]
     expected += [f"agent {word}" for word in ("list", "show")]
     assert sorted(found) == sorted(expected)
     assert set(found.values()) == {"run"}
+
+
+def test_help_explains_every_argument_of_every_command() -> None:
+    def arguments(of: argparse.ArgumentParser, words: str) -> Iterator[tuple[str, str | None]]:
+        for action in of._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for name, inner in action.choices.items():
+                    yield from arguments(inner, f"{words} {name}")
+            else:
+                yield f"{words} {action.dest}", action.help
+
+    told = dict(arguments(parser(), ""))
+    assert len(told) > 50
+    assert [name for name, help in told.items() if not help] == []
 
 
 def test_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,7 +171,7 @@ def test_the_configuration_is_named_before_or_behind_the_command_or_by_the_envir
 # --- while no daemon runs --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", [["status"], ["status", "--json"], ["reload"]])
+@pytest.mark.parametrize("words", [["status"], ["status", "--json"], ["reload"], ["reconcile"]])
 def test_what_needs_the_daemon_is_69_without_it(run: Shell, words: Sequence[str]) -> None:
     done = run(*words)
     assert (done.exit_code, done.out) == (69, "")
@@ -361,6 +379,27 @@ def test_outbox_show_tells_one_message(run: Shell) -> None:
     assert (missing.exit_code, missing.out) == (1, "")
 
 
+def test_quarantine_is_listed_and_reviewed(run: Shell) -> None:
+    with run.store() as store:
+        spam, _ = arrive(store, "<a@c>", role=Role.JUNK, subject="Buy")
+        good, conversation = arrive(store, "<b@c>", role=Role.JUNK, subject="Help")
+        more, _ = arrive(store, "<c@c>", "<b@c>", role=Role.JUNK, subject="Help again")
+    done = run("quarantine", "list")
+    heading, *rows = done.out.splitlines()
+    assert heading.split()[:5] == ["ID", "TOUCHPOINT", "CAME", "FROM", "SUBJECT"]
+    assert [row.split()[0] for row in rows] == [show_id(more), show_id(good), show_id(spam)]
+    assert [one["id"] for one in json.loads(run("quarantine", "list", "--json", "--limit", "1").out)] == [show_id(more)]
+    ids = (show_id(conversation),)
+    assert run("quarantine", "release", *ids) == Done(0, f"{ids[0]}: 2 messages released into support\n", "")
+    assert run("quarantine", "confirm", show_id(spam)) == Done(0, f"{show_id(spam)}: 1 message confirmed as spam\n", "")
+    assert run("quarantine", "list") == Done(0, "", "nothing waits in quarantine\n")
+    assert show_id(spam) in run("quarantine", "list", "--all").out
+    done = run("quarantine", "release", show_id(spam), ids[0])
+    assert (done.exit_code, done.out) == (1, f"{show_id(spam)}: 1 message released into support\n")
+    assert done.err.startswith(f"mail-gateway: {ids[0]}: nothing of it is in quarantine")
+    assert run("quarantine", "list", "--all") == Done(0, "", "nothing is in quarantine\n")
+
+
 def test_outbox_retry_counts(run: Shell) -> None:
     with run.store() as store:
         id = outgoing.accept(store, "b@clients.example", "c@clients.example")
@@ -536,8 +575,12 @@ def status(**changes: Any) -> dict[str, Any]:
     touchpoint = {
         "id": "support", "address": "support@example.com", "name": "Support", "active": True, "connected": True,
         "state": "watching", "cause": None, "since": rfc3339(now - timedelta(hours=3)), "consent_at": None,
-        "direction": "both", "last_message_at": rfc3339(now - timedelta(minutes=5)), "last_server_byte_at": None,
-        "lag_seconds": 0, "lane": "open", "unfetched": 0, "queued": 1, "deferred": 2, "held": 3, "uncertain": 4,
+        "direction": "both", "last_message_at": rfc3339(now - timedelta(minutes=5)),
+        "last_server_byte_at": rfc3339(now - timedelta(seconds=7, milliseconds=1)),
+        "lag_seconds": 0, "lane": "open", "unfetched": 6, "queued": 1, "deferred": 2, "held": 3, "uncertain": 4,
+        "folders": [
+            {"name": "INBOX", "role": "queue"}, {"name": "Orders", "role": "queue"}, {"name": HOSTILE, "role": "junk"},
+        ],
     }  # fmt: skip
     rules = {"loaded_at": rfc3339(now - timedelta(days=2)), "origin": "file", "error": None, "changed_on_disk": False}
     return {
@@ -562,13 +605,16 @@ def test_status_is_0_without_alarms_and_shows_a_line_for_each(run: Shell) -> Non
         lines = done.out.splitlines()
         assert lines[0] == "mail-gateway 0.1.0, pid 7, up 3d"
         (heading,) = [line for line in lines if line.startswith("TOUCHPOINT")]
-        (row,) = [line for line in lines if line.startswith("support@")]
-        assert heading.replace("LAST MAIL", "LAST_MAIL").split()[:7] == [
-            "TOUCHPOINT", "ACTIVE", "STATE", "SINCE", "LAST_MAIL", "LAG", "LANE",
+        row, watched = [line for line in lines if line.startswith("support@")]
+        assert heading.replace("LAST MAIL", "LAST_MAIL").split()[:9] == [
+            "TOUCHPOINT", "ACTIVE", "STATE", "SINCE", "HEARD", "LAST_MAIL", "LAG", "UNFETCHED", "LANE",
         ]  # fmt: skip
+        heard = row.split()[4]
+        assert heard in ("7s", "8s", "9s", "10s", "11s", "12s")
         assert row.split() == [
-            "support@example.com", "yes", "watching", "3h", "5m", "0s", "open", "1", "2", "3", "4",
+            "support@example.com", "yes", "watching", "3h", heard, "5m", "0s", "6", "open", "1", "2", "3", "4",
         ]  # fmt: skip
+        assert watched == f"support@example.com  INBOX, Orders; junk: {NEUTRAL}"
         assert any(line.split() == ["support", "2", "1h", "ana"] for line in lines)
         assert list(json.loads(run("status", "--json").out)) == ["daemon", "touchpoints", "queues", "alarms"]
 
@@ -598,6 +644,41 @@ def test_status_tells_of_a_refused_and_of_an_edited_file(run: Shell) -> None:
     found["daemon"]["rules"] |= {"origin": "file", "error": None, "changed_on_disk": True}
     with answering(run.state_dir, status=found):
         assert "was edited since and is not loaded" in run("status").out
+
+
+FOLDER = {
+    "touchpoint": "support", "folder": "INBOX", "role": "queue", "at_provider": 8, "known": 5, "owed": 1, "older": 2,
+    "gaps": 3, "gone": 4, "unfetched": 0, "error": None,
+}  # fmt: skip
+
+
+def test_reconcile_prints_a_line_for_each_folder(run: Shell) -> None:
+    with answering(run.state_dir, reconcile=[FOLDER]) as asked:
+        done = run("reconcile", "support@example.com")
+        assert (done.exit_code, done.err) == (0, "")
+        assert done.out.splitlines()[-1].split() == ["support", "INBOX", "queue", "8", "5", "1", "2", "3", "4", "0"]
+        assert json.loads(run("reconcile", "--json").out) == [FOLDER]
+    assert asked == [{"touchpoint": "support@example.com"}, {"touchpoint": None}]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"unfetched": 1}, id="unfetched"),
+        pytest.param({**dict.fromkeys(FOLDER), "touchpoint": "support", "error": HOSTILE}, id="error"),
+    ],
+)
+def test_reconcile_is_1_when_something_is_still_missing(run: Shell, changes: dict[str, Any]) -> None:
+    with answering(run.state_dir, reconcile=[FOLDER, FOLDER | changes]):
+        done = run("reconcile")
+        assert done.exit_code == 1
+        assert "\033" not in done.out
+        assert run("reconcile", "--json").exit_code == 1
+
+
+def test_reconcile_with_nothing_to_watch_says_so(run: Shell) -> None:
+    with answering(run.state_dir, reconcile=[]):
+        assert run("reconcile") == Done(0, "", "no touchpoint is watched\n")
 
 
 def test_reload_prints_what_changed_on_stdout_and_a_refusal_on_stderr(run: Shell) -> None:

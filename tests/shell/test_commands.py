@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 import trio
 
-from gateway.commands import Desk, handlers, offline_desk
+from gateway.commands import RECONCILED, Desk, handlers, offline_desk
 from gateway.config import Changes
 from gateway.errors import CommandError, ConfigError, Unavailable
 from gateway.health import Health
-from gateway.model import UNROUTED, show_id, to_ms
+from gateway.inbound import rounds
+from gateway.model import UNROUTED, Role, show_id, to_ms
 from gateway.state import agents, lanes, outbox, queues, raw
 from gateway.state.agents import LoginNote
 from gateway.state.lanes import Change
@@ -321,6 +322,119 @@ def test_a_password_in_the_file_is_not_overruled(desk: Desk, hash: str | None) -
     assert desk.store.read(agents.stored_hash, "boss@example.com").result(10) is None
 
 
+# --- quarantine ------------------------------------------------------------------------------------------------------
+
+
+def test_quarantine_list_has_the_promised_shape(desk: Desk) -> None:
+    id, conversation = arrive(desk.store, "<a@c>", role=Role.JUNK)
+    arrive(desk.store, "<b@c>")
+    (listed,) = ask(desk, "quarantine.list")
+    assert is_time(listed["at"])
+    assert listed == {
+        "id": show_id(id),
+        "conversation": show_id(conversation),
+        "touchpoint": "support",
+        "from": "carla@customer.example",
+        "from_name": "Carla",
+        "subject": "Help",
+        "at": listed["at"],
+        "cause": "it lies in the provider's Junk",
+        "folder": "Junk",
+        "size": 4,
+        "reviewed_at": None,
+    }
+
+
+def test_a_release_puts_it_into_its_queue_and_wakes_the_mailbox_that_moves_it(desk: Desk) -> None:
+    rung: list[str] = []
+    desk = replace(desk, ring=rung.append)
+    id, conversation = arrive(desk.store, "<a@c>", role=Role.JUNK)
+    assert ask(desk, "queue.list") == []
+    assert ask(desk, "quarantine.release", id=show_id(id)) == {
+        "messages": [show_id(id)],
+        "conversations": [show_id(conversation)],
+        "queues": ["support"],
+    }
+    assert rung == [rounds.bell("support")]
+    assert [one["id"] for one in ask(desk, "queue.list")] == [show_id(conversation)]
+    assert ask(desk, "quarantine.list", all=True) == []
+
+
+def test_a_confirmation_keeps_it_there_and_asks_for_no_second_look(desk: Desk) -> None:
+    rung: list[str] = []
+    desk = replace(desk, ring=rung.append)
+    id, conversation = arrive(desk.store, "<a@c>", blocked=True)
+    assert ask(desk, "quarantine.confirm", id=show_id(conversation))["messages"] == [show_id(id)]
+    assert rung == [rounds.bell("support")]
+    assert ask(desk, "quarantine.list") == []
+    (listed,) = ask(desk, "quarantine.list", all=True)
+    assert (listed["id"], listed["cause"]) == (show_id(id), "blocklist: carla@customer.example is on it")
+    assert is_time(listed["reviewed_at"])
+    assert str(refusal(desk, "quarantine.confirm", id=show_id(id))) == (
+        f"{show_id(id)}: nothing of it waits to be looked at; `mail-gateway quarantine list --all` shows what is there"
+    )
+    assert ask(desk, "quarantine.release", id=show_id(id))["queues"] == ["support"]
+
+
+def test_what_needs_nothing_at_the_provider_wakes_nobody(desk: Desk) -> None:
+    rung: list[str] = []
+    desk = replace(desk, ring=rung.append)
+    id, _ = arrive(desk.store, "<a@c>", blocked=True)
+    ask(desk, "quarantine.release", id=show_id(id))
+    other, _ = arrive(desk.store, "<b@c>", role=Role.JUNK)
+    ask(desk, "quarantine.confirm", id=show_id(other))
+    assert rung == []
+
+
+@pytest.mark.parametrize("command", ["quarantine.release", "quarantine.confirm"])
+def test_what_is_not_in_quarantine_is_named(desk: Desk, command: str) -> None:
+    id, _ = arrive(desk.store, "<a@c>")
+    error = refusal(desk, command, id=show_id(id))
+    assert str(error).startswith(f"{show_id(id)}: nothing of it ")
+    assert error.exit_code == 1
+    error = refusal(desk, command, id="no id!")
+    assert (str(error), error.exit_code) == ("'no id!' is not an id; `mail-gateway quarantine list` shows them", 2)
+
+
+# --- reconcile -------------------------------------------------------------------------------------------------------
+
+
+def test_reconcile_asks_for_one_touchpoint_or_for_all_and_leaves_no_key_out(desk: Desk) -> None:
+    asked: list[str | None] = []
+
+    async def reconcile(touchpoint: str | None) -> list[dict[str, Any]]:
+        asked.append(touchpoint)
+        return [
+            {"touchpoint": "support", "folder": "INBOX", "role": "queue", "at_provider": 3, "known": 1, "more": 1},
+            {"touchpoint": "support", "folder": None, "error": "away"},
+        ]
+
+    desk = replace(desk, reconcile=reconcile)
+    found = ask(desk, "reconcile")
+    assert [tuple(one) for one in found] == [RECONCILED, RECONCILED]
+    assert (found[0]["at_provider"], found[0]["owed"], found[0]["error"]) == (3, None, None)
+    assert (found[1]["folder"], found[1]["known"], found[1]["error"]) == (None, None, "away")
+    ask(desk, "reconcile", touchpoint="support")
+    ask(desk, "reconcile", touchpoint="Support@Example.com")
+    assert asked == [None, "support", "support"]
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "exit_code"),
+    [
+        pytest.param("suport", 'unknown touchpoint "suport"; did you mean "support"?', 2, id="unknown"),
+        pytest.param("billing", "billing has no folder that is watched: it is not active", 1, id="inactive"),
+        pytest.param("news", "news has no folder that is watched: it is outbound only", 1, id="outbound"),
+    ],
+)
+def test_reconcile_refuses_what_is_not_watched(desk: Desk, name: str, line: str, exit_code: int) -> None:
+    async def reconcile(touchpoint: str | None) -> list[dict[str, Any]]:
+        raise AssertionError("it must not be asked")
+
+    error = refusal(replace(desk, reconcile=reconcile), "reconcile", touchpoint=name)
+    assert (str(error), error.exit_code) == (line, exit_code)
+
+
 # --- status and reload, which need a daemon's desk -------------------------------------------------------------------
 
 
@@ -361,6 +475,41 @@ def test_status_shows_what_a_touchpoint_is_doing(daemon_desk: Desk) -> None:
     billing = touchpoint_of(ask(daemon_desk, "status"), "billing")
     assert (billing["state"], billing["connected"], billing["active"]) == ("inactive", False, False)
     assert (billing["since"], billing["lane"], billing["lag_seconds"]) == (None, None, None)
+
+
+def test_status_tells_what_is_watched_and_when_the_server_was_last_heard(daemon_desk: Desk) -> None:
+    assert daemon_desk.health is not None
+    health = daemon_desk.health.touchpoint("support")
+    shown = touchpoint_of(ask(daemon_desk, "status"), "support")
+    assert (shown["last_server_byte_at"], shown["folders"], shown["unfetched"]) == (None, [], 0)
+    health.folders = {"INBOX": Role.QUEUE, "Spam": Role.JUNK}
+    health.last_server_byte_at, health.unfetched = AT, 2
+    shown = touchpoint_of(ask(daemon_desk, "status"), "support")
+    assert shown["folders"] == [{"name": "INBOX", "role": "queue"}, {"name": "Spam", "role": "junk"}]
+    assert (shown["last_server_byte_at"], shown["unfetched"]) == ("2026-11-23T10:00:00.000Z", 2)
+    health.heard = lambda: AT + timedelta(seconds=7)  # while the session waits in IDLE, nobody notes what came
+    assert touchpoint_of(ask(daemon_desk, "status"), "support")["last_server_byte_at"] == "2026-11-23T10:00:07.000Z"
+
+
+def test_our_own_faults_are_an_alarm_for_some_minutes(daemon_desk: Desk) -> None:
+    now = datetime.now(UTC)
+    health = Health(lambda: now)
+    daemon_desk = replace(daemon_desk, health=health)
+    strays = 0
+    health.strays = lambda: strays
+    assert ask(daemon_desk, "status")["alarms"] == []
+    strays, health.bugs = 2, 1
+    now -= timedelta(minutes=9)
+    for _ in range(2):
+        (alarm,) = ask(daemon_desk, "status")["alarms"]
+        assert (alarm["id"], alarm["cause"]) == ("faults", "the gateway has come upon 3 faults of its own")
+    now -= timedelta(minutes=2)  # as if it had been found two minutes earlier
+    health.clear(None, "faults")
+    health.alarm(None, "faults", "an old one", "look")
+    assert ask(daemon_desk, "status")["alarms"] == []
+    health.bugs += 1
+    (alarm,) = ask(daemon_desk, "status")["alarms"]
+    assert alarm["cause"] == "the gateway has come upon 1 fault of its own"
 
 
 def test_lag_is_how_long_mail_may_lie_unseen(daemon_desk: Desk) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from argon2 import PasswordHasher
 
-from gateway.model import Arrival, Location, MessageClass, Step, Verdict, to_ms
+from gateway.model import Arrival, Location, MessageClass, Role, Step, Verdict, to_ms
 from gateway.rules.conversation import Ties, thread_key
-from gateway.state import mailboxes, queues, raw
+from gateway.state import folders, mailboxes, queues, raw
+from gateway.state.folders import Folder, Opening
 from gateway.state.queues import Routed
 from gateway.state.store import Store
 from tests.support.ports import free_port
@@ -99,15 +100,30 @@ def arrive(
     into: str = "support",
     subject: str = "Help",
     body: bytes = b"body",
+    role: Role = Role.QUEUE,
+    blocked: bool = False,
 ) -> tuple[int, int]:
-    """Play the intake; return the ids of message and conversation."""
+    """Play the intake; return the ids of message and conversation. `role`: of the folder in which it lies."""
     id = store.ids.next()
-    arrival = Arrival(id, touchpoint, Location("INBOX", 1, id), AT, datetime.now(UTC), body, id - 1)
+    folder = "INBOX" if role is Role.QUEUE else role.value.title()
+    opening = Opening(Folder(touchpoint, folder, 1, 0, 0, to_ms(AT), 0, role))
+    store.submit(folders.open_folder, opening).result(10)
+    arrival = Arrival(id, touchpoint, Location(folder, 1, id), AT, datetime.now(UTC), body, id - 1, role=role)
     store.submit(mailboxes.arrive, mailboxes.NewArrival(arrival, ((raw.chunk_key(id, 0), body),))).result(10)
     routed = Routed(
         id,
         touchpoint,
-        Verdict(MessageClass.HUMAN, (into,), tags=("new",), trail=(Step("class", "no sign of a machine", "human"),)),
+        Verdict(
+            MessageClass.HUMAN,
+            (into,),
+            tags=("new",),
+            quarantine=blocked or role is Role.JUNK,
+            junk_alone=role is Role.JUNK and not blocked,
+            trail=(
+                Step("class", "no sign of a machine", "human"),
+                *([Step("blocklist", "carla@customer.example is on it", "quarantine")] if blocked else []),
+            ),
+        ),
         Ties((thread_key(touchpoint, name),), tuple(thread_key(touchpoint, parent) for parent in parents)),
         name,
         subject,

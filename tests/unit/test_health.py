@@ -71,3 +71,23 @@ def test_a_forgotten_touchpoint_takes_its_alarms_with_it(clock: Clock) -> None:
     health.forget("never-known")
     assert health.known() == ["sales"]
     assert [alarm.touchpoint for alarm in health.alarms()] == ["sales"]
+
+
+def test_the_last_byte_is_the_sessions_own_word_where_it_is_the_later_one(clock: Clock) -> None:
+    known = Health(clock).touchpoint("a")
+    assert known.heard_at is None
+    known.last_server_byte_at = clock.at
+    assert known.heard_at == clock.at
+    known.heard = lambda: clock.at + timedelta(seconds=5)
+    assert known.heard_at == clock.at + timedelta(seconds=5)
+    known.last_server_byte_at = clock.at + timedelta(seconds=9)
+    assert known.heard_at == clock.at + timedelta(seconds=9)
+
+
+def test_faults_are_told_once_whoever_has_counted_them(clock: Clock) -> None:
+    health = Health(clock)
+    assert health.new_faults() == 0
+    health.bugs, health.strays = 2, lambda: 1
+    assert [health.new_faults(), health.new_faults()] == [3, 0]
+    health.bugs += 1
+    assert health.new_faults() == 1
