@@ -81,7 +81,7 @@ def _spelled(text: bytes) -> list[range | list[int]]:
 
 def read_vanished(line: bytes) -> tuple[bool, list[Run]] | None:
     """Return whether it was EARLIER, and the UIDs, of a VANISHED response (RFC 7162 §3.2.10); None for any other."""
-    match = re.match(rb"\* VANISHED (\(EARLIER\) )?([0-9:,]+) *\Z", line, re.IGNORECASE)
+    match = re.match(rb"\* VANISHED (\(EARLIER\) )?([0-9:,]+)(?: |\Z)", line, re.IGNORECASE)
     return (bool(match[1]), read_runs(match[2])) if match else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 from gateway.errors import Malformed
 from gateway.inbound import fetch, names, reply, uids
 from gateway.inbound.fetch import Fetched, Headed, Listed
-from gateway.inbound.framing import LINE_BYTES, Framer, Response
-from gateway.inbound.identity import fingerprint
+from gateway.inbound.framing import LINE_BYTES, PIECE_BYTES, Framer, Response
+from gateway.inbound.identity import SENT_FIELDS, fingerprint, object_id, outline, outline_of
 
 LIMIT = 10_000
 
@@ -72,6 +73,33 @@ def test_an_empty_literal_is_a_literal() -> None:
     assert framed(b"* 1 FETCH (BODY[] {0}\r\n)\r\n") == [(b"* 1 FETCH (BODY[] {0}", b"", b")")]
 
 
+uid_lines = st.builds(
+    lambda kind, count, step, end: kind + (b"," if b"ALL" in kind or b"VAN" in kind else b" ").join(
+        b"%d" % uid for uid in range(2**31, 2**31 + count * step, step)
+    ) + end,
+    st.sampled_from([b"* SEARCH ", b"* search ", b'* ESEARCH (TAG "a,b") UID ALL ', b"* VANISHED (EARLIER) "]),
+    st.integers(0, 20_000),
+    st.integers(1, 9),
+    st.sampled_from([b"", b" ", b" MODSEQ 5", b" (MODSEQ 5)"]),
+)  # fmt: skip
+
+
+@given(uid_lines, st.lists(st.integers(0, 250_000), max_size=5))
+def test_a_long_line_of_uids_comes_in_pieces_that_say_the_same(line: bytes, cuts: list[int]) -> None:
+    pieces = framed(line + b"\r\n* 1 EXISTS\r\n", cuts)
+    assert pieces == framed(line + b"\r\n* 1 EXISTS\r\n")
+    assert pieces.pop() == (b"* 1 EXISTS",)
+    assert max(len(piece) for (piece,) in pieces) <= PIECE_BYTES + 50
+    for read in (searched, vanished):
+        assert [uid for (piece,) in pieces for uid in read(piece) or ()] == (read(line) or [])
+
+
+@pytest.mark.parametrize("begin", [b"* SEARCH ", b"* ESEARCH ", b"* ESEARCH (" + b" " * 2000, b"* 1 FETCH "])
+def test_a_line_without_an_end_is_malformed_also_where_uids_could_be(begin: bytes) -> None:
+    with pytest.raises(Malformed):
+        framed(begin + b"1" * LINE_BYTES + b"\r\n")
+
+
 def test_a_stream_is_clean_only_between_responses() -> None:
     framer = Framer(LIMIT)
     assert framer.is_clean
@@ -113,17 +141,31 @@ def test_a_message_is_read_as_it_was_sent(uid: int, size: int, raw: bytes, order
     assert fetch.read_listed(response) == Listed(uid, size, datetime(2026, 7, 17, 9, 44, 25, tzinfo=UTC))
 
 
-@given(st.binary(max_size=300), st.sampled_from([b"", b"* 1 FETCH (", b'* ESEARCH (TAG "a") UID ALL ', b"* SEARCH "]))
+BEGINNINGS = [
+    b"", b"* 1 FETCH (", b"* 9 UIDFETCH (ENVELOPE (", b'* ESEARCH (TAG "a") UID ALL ', b"* SEARCH ", b"* VANISHED ",
+    b'* LIST () "/" ', b"* LIST (", b"* STATUS INBOX (", b"* OK [MESSAGELIMIT ", b"* OK [COPYUID ", b"* CAPABILITY ",
+]  # fmt: skip
+
+
+@given(st.binary(max_size=300), st.sampled_from(BEGINNINGS))
 def test_no_response_makes_a_reader_raise(data: bytes, prefix: bytes) -> None:
     try:
         found = framed(prefix + data + b"\r\n")
     except Malformed:
         return
     for response in found:
-        for read in (fetch.read_listed, fetch.read_fetched, fetch.read_headed, uids.read_found):
+        for read in (
+            fetch.read_listed, fetch.read_fetched, fetch.read_headed, fetch.read_head, uids.read_found,
+            names.read_folder, names.read_status,
+        ):  # fmt: skip
             read(response)
-        reply.response_code(response[0])
-        reply.human_text(response[0])
+        fetch.read_part(response, 0)
+        for line in (response[0], response[0][2:]):
+            for look in (
+                reply.response_code, reply.human_text, reply.read_cut, reply.read_copied, reply.read_capabilities,
+                uids.read_vanished,
+            ):  # fmt: skip
+                look(line)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +186,47 @@ def test_no_response_makes_a_reader_raise(data: bytes, prefix: bytes) -> None:
 )  # fmt: skip
 def test_bodies_come_in_many_shapes(wire: bytes, expected: Fetched | None) -> None:
     assert fetch.read_fetched((wire,)) == expected
+
+
+OWN = object_id(b"emailid", b"M1a")
+GM = object_id(b"gm", b"12345678901234567890")
+
+
+@pytest.mark.parametrize(
+    ("wire", "own"),
+    [
+        (b"* 3 FETCH (UID 9 RFC822.SIZE 10 %b EMAILID (M1a))", OWN),
+        (b"* 3 FETCH (EMAILID (M1a) UID 9 RFC822.SIZE 10 %b)", OWN),
+        (b"* 3 FETCH (UID 9 RFC822.SIZE 10 %b EMAILID NIL)", None),
+        (b"* 3 FETCH (UID 9 RFC822.SIZE 10 %b EMAILID ())", None),
+        (b"* 3 FETCH (X-GM-MSGID 12345678901234567890 UID 9 RFC822.SIZE 10 %b)", GM),
+        (b"* 3 FETCH (UID 9 RFC822.SIZE 10 %b X-GM-MSGID 12345678901234567890)", GM),
+        (b"* 9 UIDFETCH (RFC822.SIZE 10 %b)", None),
+        (b"* 9 UIDFETCH (RFC822.SIZE 10 %b EMAILID (M1a))", OWN),
+        (b"* 9 UIDFETCH (EMAILID (M1a) RFC822.SIZE 10 %b)", OWN),
+        (b"* 9 UIDFETCH (UID 9 RFC822.SIZE 10 %b FLAGS ())", None),
+    ],
+)
+def test_listings_come_in_many_shapes(wire: bytes, own: int | None) -> None:
+    date = b'INTERNALDATE "17-Jul-2026 02:44:25 -0700"'
+    assert fetch.read_listed((wire % date,)) == Listed(9, 10, datetime(2026, 7, 17, 9, 44, 25, tzinfo=UTC), own)
+
+
+@given(st.text("0123456789", min_size=1, max_size=30) | st.text("aB0-_", min_size=1, max_size=30))
+def test_an_email_id_is_the_same_on_both_roads(id: str) -> None:
+    date = b'INTERNALDATE "17-Jul-2026 02:44:25 -0700"'
+    short = b"* 3 FETCH (UID 9 RFC822.SIZE 10 %b EMAILID (%b))" % (date, id.encode())
+    long = b"* 3 FETCH (EMAILID (%b) UID 9 RFC822.SIZE 10 %b)" % (id.encode(), date)
+    assert fetch.read_listed((short,)) == fetch.read_listed((long,))
+
+
+@pytest.mark.parametrize("size", [2**48, 2**63, 10**19])
+def test_a_size_beyond_all_reason_stays_within_the_store(size: int) -> None:
+    date = b'INTERNALDATE "17-Jul-2026 02:44:25 -0700"'
+    for form in (b"* 1 FETCH (UID 5 RFC822.SIZE %d %b)", b"* 1 FETCH (RFC822.SIZE %d %b UID 5)"):
+        listed = fetch.read_listed((form % (size, date),))
+        assert listed is not None
+        assert listed.size == 2**48
 
 
 def test_a_listing_with_a_header_is_read() -> None:
@@ -175,6 +258,19 @@ def test_a_date_that_is_none_is_none(text: bytes) -> None:
 @given(st.sets(st.integers(1, 500)))
 def test_a_uid_set_survives_the_trip(wanted: set[int]) -> None:
     assert uids.spell(uids.format_runs(uids.runs_of(sorted(wanted))).encode(), 500) == sorted(wanted)
+
+
+@given(st.sets(st.integers(1, 3000), min_size=1), st.integers(1, 400), st.booleans())
+def test_batches_name_every_uid_in_short_lines(wanted: set[int], most: int, loose: bool) -> None:
+    named: list[int] = []
+    for batch, text in uids.batches(sorted(wanted), most, loose=loose):
+        assert len(text) <= 900
+        assert 0 < len(batch) <= most
+        covered = uids.spell(text.encode(), 10_000)
+        assert set(batch) <= set(covered) if loose else list(batch) == covered
+        assert len(covered) <= 2 * len(batch) + 1
+        named += batch
+    assert named == sorted(wanted)
 
 
 @pytest.mark.parametrize("number", [b"0", b"4294967296", b"9" * 25, b"9" * 5000, b"-1", b"x"])
@@ -214,7 +310,12 @@ def searched(line: bytes) -> list[int] | None:
     return None if pieces is None else [uid for piece in pieces for uid in piece]
 
 
-def decode_folder(quoted: str) -> str:
+def vanished(line: bytes) -> list[int] | None:
+    found = uids.read_vanished(line)
+    return None if found is None else [uid for low, high in found[1] for uid in range(low, high + 1)]
+
+
+def unshift(quoted: str) -> str:
     """Read modified UTF-7 (RFC 3501 §5.1.3): the reference for the writer."""
     text = quoted[1:-1].replace('\\"', '"').replace("\\\\", "\\")
     pieces, at = [], 0
@@ -231,11 +332,46 @@ def decode_folder(quoted: str) -> str:
     return "".join(pieces)
 
 
-@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30))
+folder_names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
+
+
+@given(folder_names)
 def test_folder_names_survive_modified_utf7(name: str) -> None:
     quoted = names.encode_folder(name)
     assert quoted.isascii()
-    assert decode_folder(quoted) == name
+    assert unshift(quoted) == name
+
+
+@given(folder_names, st.booleans(), st.sampled_from(["quoted", "literal"]))
+def test_a_folder_is_listed_under_the_name_by_which_it_is_asked_for(name: str, utf8: bool, form: str) -> None:
+    quoted = names.encode_folder(name, utf8=utf8).encode()
+    raw = re.sub(rb"\\(.)", rb"\1", quoted[1:-1])
+    listed = b"{%d}\r\n%b" % (len(raw), raw) if form == "literal" else quoted
+    (response,) = Framer(LIMIT).feed(b'* LIST (\\Sent \\HasChildren) "\\\\" ' + listed + b"\r\n")
+    expected = names.FolderListing(name, "\\", frozenset({"\\sent", "\\haschildren"}))
+    assert names.read_folder(response, utf8=utf8) == (expected, raw)
+
+
+@given(st.binary(max_size=40), st.booleans())
+def test_any_bytes_have_a_name(raw: bytes, utf8: bool) -> None:
+    names.decode_folder(raw, utf8=utf8).encode()  # and it is text
+
+
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [
+        (b"Entw&APw-rfe", "Entwürfe"),
+        (b"R&D", "R&D"),
+        (b"R&-D", "R&D"),
+        (b"&2D0-", "&2D0-"),  # half of a surrogate pair
+        (b"&AGE", "&AGE"),
+        (b"&A-", "&A-"),
+        (b"caf\xc3\xa9", "café"),
+        (b"caf\xe9", "café"),
+    ],
+)
+def test_a_name_that_is_encoded_badly_is_what_can_be_read_of_it(raw: bytes, name: str) -> None:
+    assert names.decode_folder(raw) == name
 
 
 def test_folder_names_as_the_rfc_has_them() -> None:
@@ -295,4 +431,24 @@ def test_a_message_without_marks_has_a_fingerprint_of_64_bits() -> None:
 
 @given(st.binary(max_size=300))
 def test_any_bytes_have_a_fingerprint(raw: bytes) -> None:
-    fingerprint(raw, len(raw), AT)
+    found = fingerprint(raw, len(raw), AT)
+    assert -(2**63) <= found < 2**63
+    assert outline_of(found) == outline(len(raw), AT)
+
+
+def test_an_outline_is_what_a_listing_tells() -> None:
+    assert outline(99, AT) == outline(99, AT)
+    assert len({outline(size, AT) for size in range(1000)}) > 990
+    assert outline(99, AT) != outline(99, None)
+    assert outline_of(outline(99, AT) << 32) == outline(99, AT)
+
+
+def test_an_object_id_tells_its_kind() -> None:
+    assert object_id(b"emailid", b"M1") == object_id(b"emailid", b"M1")
+    assert object_id(b"emailid", b"1") != object_id(b"gm", b"1")
+    assert -(2**63) <= object_id(b"gm", b"1") < 2**63
+
+
+def test_fields_that_only_sent_mail_has_do_not_count() -> None:
+    assert set(SENT_FIELDS) > {"MESSAGE-ID", "DATE", "FROM"}
+    assert fingerprint(b"In-Reply-To: <0@x>\r\nReferences: <1@x>\r\n" + FIELDS, 99, AT) == fingerprint(FIELDS, 99, AT)

@@ -247,7 +247,7 @@ async def test_a_server_that_has_no_such_id_after_all_is_not_asked_again(method:
         return True
 
     async with selected(server) as (client, session):
-        for _ in range(2):
+        for _turn in range(2):
             found = await client.call(getattr(session, method), 0 if method == "listed_above" else [1])
             assert [item.uid for item in found] == [1]
     assert len([command for command in server.commands if "EMAILID" in command]) == 1
