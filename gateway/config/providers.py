@@ -20,18 +20,15 @@ SentCopy = Literal["provider", "append"]
 # A session without a token has no end of its own: Gmail says goodbye after a day, others after less.
 RECONNECT_WITHOUT_TOKEN: Final = 12 * _HOUR
 
-# With nothing to tell us of new mail, this is how long a message may lie unseen.
-POLL_WITHOUT_IDLE: Final = _MINUTE
-
 
 @dataclass(frozen=True, slots=True)
 class Profile:
     """`imap`, `smtp`: None where the admin names them. `auth`: what the provider still accepts for mail.
     `per_minute`, `per_day`, `per_connection`: messages out; `connections`: of SMTP at a time.
 
-    `idle`: whether IDLE is worth trying. `poll`: how often to look without believing it; where `idle` is false, how
-    often to look at all. `reconnect`: a planned new session; None: before the token runs out. `uid_only`: large
-    folders are shown in part unless the client does ENABLE UIDONLY (RFC 9586).
+    `idle`: whether IDLE is worth trying. `poll`: how often to look without believing it. `reconnect`: a planned new
+    session; None: before the token runs out. `uid_only`: large folders are shown in part unless the client does
+    ENABLE UIDONLY (RFC 9586).
 
     `junk`, `sent`: the provider's own names for these folders, used where no special-use attribute tells.
     `sent_copy`: who files what went out through its SMTP: it does by itself, or we do.

@@ -26,7 +26,7 @@ from gateway.config.base import Model
 from gateway.config.conditions import All, If
 from gateway.config.files import Content, Files, Image, image_sources
 from gateway.config.gateway_file import parse_path
-from gateway.config.providers import NOT_YET, POLL_WITHOUT_IDLE, PROFILES, RECONNECT_WITHOUT_TOKEN, Profile, SentCopy
+from gateway.config.providers import NOT_YET, PROFILES, RECONNECT_WITHOUT_TOKEN, Profile, SentCopy
 from gateway.config.secrets import Secret, SecretRef
 from gateway.config.values import (
     Address,
@@ -156,8 +156,9 @@ def _special_folder(value: object) -> str:
 class Watch(Model):
     """How to watch, with what the provider's profile knows filled in.
 
-    `poll`: how often to look without believing IDLE. `reconnect`: a planned new session; None: before the token runs
-    out. `junk`, `sent`: folders; None: find them (`inbound.folders`); "": do not watch.
+    `poll`: how often to look without believing IDLE; where there is none, a minute is the longest. `reconnect`: a
+    planned new session; None: before the token runs out. `junk`, `sent`: folders; None: find them
+    (`inbound.folders`); "": do not watch.
     """
 
     poll: Duration = timedelta(minutes=10)
@@ -166,11 +167,6 @@ class Watch(Model):
     reconnect: Annotated[Duration, AfterValidator(_reconnect)] | None = timedelta(hours=12)
     junk: Annotated[str, PlainValidator(_special_folder)] | None = None
     sent: Annotated[str, PlainValidator(_special_folder)] | None = None
-
-    @property
-    def poll_without_idle(self) -> timedelta:
-        """How often to look where there is no IDLE: as configured where that is wanted, else soon enough."""
-        return min(self.poll, POLL_WITHOUT_IDLE) if self.idle else self.poll
 
 
 class Dkim(Model):
@@ -340,8 +336,6 @@ def _with_profile(filled: dict[str, Any], profile: Profile) -> dict[str, Any]:
         filled["pace"] = {key: getattr(profile, key) for key in keys} | pace
     if isinstance(watch, dict):
         filled["watch"] = _watch(profile, filled["auth"]) | watch
-        if watch.get("idle") is False and "poll" not in watch:
-            filled["watch"]["poll"] = min(profile.poll, POLL_WITHOUT_IDLE)
     return filled
 
 

@@ -124,25 +124,6 @@ def test_a_session_without_a_token_is_renewed_by_the_clock(tmp_path: Path) -> No
     assert touchpoint(tmp_path, explicit).watch.reconnect == 2 * HOUR
 
 
-@pytest.mark.parametrize(
-    ("keys", "poll", "without_idle"),
-    [
-        pytest.param('provider = "fastmail"', 10 * MINUTE, MINUTE, id="idle"),
-        pytest.param('provider = "fastmail"\nwatch = { poll = "30 s" }', MINUTE / 2, MINUTE / 2, id="idle-and-poll"),
-        pytest.param('provider = "fastmail"\nwatch = { idle = false }', MINUTE, MINUTE, id="no-idle"),
-        pytest.param(
-            'provider = "fastmail"\nwatch = { idle = false, poll = "5 min" }', 5 * MINUTE, 5 * MINUTE, id="both"
-        ),
-        pytest.param('provider = "yahoo"\nwatch = { poll = "5 min" }', 5 * MINUTE, 5 * MINUTE, id="a-slower-yahoo"),
-    ],
-)
-def test_without_idle_the_looks_come_often_unless_told_otherwise(
-    tmp_path: Path, keys: str, poll: timedelta, without_idle: timedelta
-) -> None:
-    watch = touchpoint(tmp_path, keys).watch
-    assert (watch.poll, watch.poll_without_idle) == (poll, without_idle)
-
-
 def test_the_copy_of_a_shared_mailboxs_mail_is_ours_to_file(tmp_path: Path) -> None:
     assert touchpoint(tmp_path, 'provider = "microsoft"').sent_copy == "provider"
     assert touchpoint(tmp_path, 'provider = "microsoft"\nsmtp_login = "ana"').sent_copy == "append"

@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from pydantic import BaseModel
 
 from gateway import config
 from gateway.config.gateway_file import NEEDS_RESTART, GatewayFile
+from gateway.config.providers import PROFILES, Profile
 from gateway.config.rules_file import RulesFile
 from gateway.config.sentences import keys_of, model_in
+from gateway.config.values import show_duration
 from gateway.errors import Severity
 from tests.unit.config.writing import PNG
 
@@ -165,3 +168,20 @@ def test_the_first_steps_of_the_manual_work() -> None:
     begin, end = text.index("#[[touchpoint]]"), text.index("#[touchpoint.pace]")
     touchpoint = re.sub(r"^#(?=[a-z\[])", "", text[begin:end], flags=re.MULTILINE)
     assert tomllib.loads(touchpoint)["touchpoint"][0]["address"] == "support@example.com"
+
+
+def test_the_table_of_providers_is_that_of_the_profiles() -> None:
+    text = (ETC.parent / "docs" / "configuration.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.split("\n") if line.startswith("| ")]
+    told = {name: cells for name, *cells in rows if name in PROFILES}
+    assert told == {name: list(_cells(profile)) for name, profile in PROFILES.items()}
+
+
+def _cells(profile: Profile) -> Iterator[str]:
+    yield "yes" if profile.idle else "no"
+    yield from (f"{time // timedelta(minutes=1)} min" for time in (profile.renew_idle, profile.poll))
+    yield show_duration(profile.reconnect) if profile.reconnect else "token"
+    yield str(profile.connections)
+    limits = {"a minute": profile.per_minute, "a day": profile.per_day, "a connection": profile.per_connection}
+    yield ", ".join(f"{limit} {unit}" for unit, limit in limits.items() if limit is not None)
+    yield profile.sent_copy
