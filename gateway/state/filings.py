@@ -7,6 +7,7 @@ commit, it happens although we were killed in between, and a provider that refus
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,6 +58,14 @@ def add(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
         db,
         _FILING,
         [(message, action.value, touchpoint, target, 0, at, at) for message, action, touchpoint, target, at in rows],
+    )
+
+
+def drop(db: sqlite3.Connection, action: FilingAction, messages: Sequence[int]) -> None:
+    """For use inside other operations: this is not to be done any more."""
+    db.execute(
+        "DELETE FROM filing WHERE action = ? AND message IN (SELECT value FROM json_each(?))",
+        (action.value, json.dumps(list(messages))),
     )
 
 

@@ -86,19 +86,9 @@ class Opening:
 
 @each
 def open_folder(db: sqlite3.Connection, opening: Opening) -> Folder:
-    """Record where the history of a folder begins, unless that is known already; return what stands.
-
-    Its role is what it is asked to be now: the admin may have made a queue of what was watched as Junk.
-    """
+    """Record where the history of a folder begins, unless that is known already; return what stands."""
     folder = opening.folder
     if (known := find_folder(db, folder.touchpoint, folder.folder)) is not None:
-        if known.role != folder.role:
-            db.execute(
-                "UPDATE folder SET role = ? WHERE touchpoint = ? AND folder = ?",
-                (folder.role.value, folder.touchpoint, folder.folder),
-            )
-            known = find_folder(db, folder.touchpoint, folder.folder)
-            assert known is not None
         return known
     db.execute(
         f"INSERT INTO folder ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

@@ -177,7 +177,8 @@ def _relist(db: sqlite3.Connection, listing: Relisting) -> Relisted:
     old = find_folder(db, place.touchpoint, place.folder)
     assert old is not None, "a folder is opened before it is listed again"
     uids = [sighting.uid for sighting in listing.sightings]
-    settled = {*located(db, place, uids), *owed.among(db, place, uids)}
+    there, awaited = owed.look(db, place, uids)
+    settled = {*there, *awaited}
     keys = [(sighting.fingerprint, sighting.object_id) for sighting in listing.sightings]
     matcher = Matcher(db, keys, blind=place.touchpoint)
     moved: list[tuple[int, Known]] = []

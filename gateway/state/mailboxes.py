@@ -19,7 +19,7 @@ from gateway.state.folders import Opening as Opening
 from gateway.state.folders import Place as Place
 from gateway.state.folders import find_folder as find_folder
 from gateway.state.folders import known_uids as known_uids
-from gateway.state.folders import located, move_cursor
+from gateway.state.folders import move_cursor
 from gateway.state.folders import note_modseq as note_modseq
 from gateway.state.folders import note_reconciled as note_reconciled
 from gateway.state.folders import open_folder as open_folder
@@ -69,10 +69,11 @@ class _Arriving:
         self._by_place: dict[Place, list[NewArrival]] = defaultdict(list)
         for item in items:
             self._by_place[place_of(item.arrival)].append(item)
-        self._at = {
-            place: located(db, place, [item.arrival.location.uid for item in group])
-            for place, group in self._by_place.items()
-        }
+        self._at: dict[Place, dict[int, int]] = {}  # messages by place and UID
+        self._owed: dict[Place, set[int]] = {}
+        for place, group in self._by_place.items():
+            uids = [item.arrival.location.uid for item in group]
+            self._at[place], self._owed[place] = owed.look(db, place, uids)
         self._matcher = Matcher(
             db,
             [(item.arrival.fingerprint, item.arrival.object_id) for item in items],
@@ -84,7 +85,6 @@ class _Arriving:
         self._moved: list[tuple[NewArrival, Known]] = []
         self._replaced: dict[int, Known] = {}  # by the arrival's place in the batch
         self._filings: list[filings.Row] = []
-        self._still_owed: set[tuple[Place, int]] = set()
 
     def results(self) -> list[ArrivalResult]:
         kinds = [self._decide(number, item) for number, item in enumerate(self._items)]
@@ -102,23 +102,26 @@ class _Arriving:
         arrival, place = item.arrival, place_of(item.arrival)
         uid = arrival.location.uid
         kind: Kind = "known"
+        known: Known | None
         if (message := self._at[place].get(uid)) is not None:
-            known = self._matcher.by_id[message]
+            known = self._matcher.by_id.get(message)
         elif found := self._matcher.find(place, arrival.role, arrival.fingerprint, arrival.object_id):
             kind, known = "moved", found
             self._moved.append((item, known))
         else:
             kind, known = "new", self._begin(item, place)
-        self._at[place][uid] = known.id
-        if kind != "new" and known.placeholder is not None and arrival.placeholder is None:
-            self._replaced[number] = known
-            known.placeholder = None
-            kind = "replaced"
-        if known.placeholder is not None:
-            self._still_owed.add((place, uid))
+        self._at[place][uid] = known.id if known is not None else arrival.id
+        if known is not None and known.placeholder is not None:
+            if kind == "new" or arrival.placeholder is not None:
+                self._owed[place].discard(uid)  # it stays owed
+            else:
+                self._replaced[number] = known
+                known.placeholder = None
+                kind = "replaced"
         return kind
 
-    def _begin(self, item: NewArrival, place: Place) -> Known:
+    def _begin(self, item: NewArrival, place: Place) -> Known | None:
+        """Write a new message; return it where others of the batch may have to know it again."""
         arrival = item.arrival
         placeholder = None if arrival.placeholder is None else arrival.placeholder.value
         self._chunks.extend(item.chunks)
@@ -139,6 +142,8 @@ class _Arriving:
         )
         self._locations.append((*place, arrival.location.uid, arrival.id))
         self._file(arrival.id, arrival)
+        if len(self._by_place) == 1 and placeholder is None:
+            return None  # equal ones in one folder are twins
         begun = Known(
             arrival.id, arrival.touchpoint, arrival.role.value, "arrived", arrival.fingerprint, arrival.object_id,
             placeholder, 0, {place[1:]},
@@ -166,8 +171,7 @@ class _Arriving:
     def _account(self) -> None:
         filings.add(self._db, self._filings)
         for place, group in self._by_place.items():
-            uids = [item.arrival.location.uid for item in group]
-            owed.forget(self._db, place, [uid for uid in uids if (place, uid) not in self._still_owed])
+            owed.forget(self._db, place, self._owed[place])
             move_cursor(self._db, place, ((item.arrival.follows, item.arrival.location.uid) for item in group))
 
 

@@ -16,8 +16,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from gateway.model import Placeholder, Role
-from gateway.state import quarantine
+from gateway.model import FilingAction, Placeholder, Role
+from gateway.state import filings, quarantine
 from gateway.state.folders import Place
 from gateway.state.rows import insert_many
 
@@ -123,8 +123,10 @@ class Matcher:
 
     def find(self, place: Place, role: Role, fingerprint: int, object_id: int | None) -> Known | None:
         """Return the message that this sighting is, or None where it is a new one. It lies there from now on."""
-        here = (place.folder, place.uidvalidity)
         same: Collection[Known] = self._by_fingerprint.get(fingerprint, ())
+        if not (same or self._blind or self._by_object):
+            return None
+        here = (place.folder, place.uidvalidity)
         if object_id is not None and object_id in self._by_object:
             same = [*same, *self._by_object[object_id]]
         fits = [
@@ -161,11 +163,21 @@ def settle(db: sqlite3.Connection, place: Place, role: Role, moved: Sequence[tup
     for uid, known in moved:
         if known.placeholder is not None:
             _carry_debt(db, place, uid, known.id, at)
+    if not moved:
+        return
+    # Somebody has been quicker: if they take it back, that is their wish
+    superseded = FilingAction.RELEASE if role is Role.QUEUE else FilingAction.JUNK
+    filings.drop(db, superseded, [known.id for _, known in moved])
     if role is not Role.QUEUE:
         return
     if freed := [known.id for _, known in moved if known.quarantine == quarantine.BY_JUNK]:
         quarantine.let_go(db, freed, at)
-    if unjudged := [known.id for _, known in moved if known.state == "arrived" and known.origin == Role.JUNK]:
+    unjudged = [
+        known.id
+        for _, known in moved
+        if known.origin == Role.JUNK and (known.state == "arrived" or known.placeholder is not None)
+    ]
+    if unjudged:
         db.execute(
             "UPDATE message SET origin = 'queue' WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(unjudged),)
         )

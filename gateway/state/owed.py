@@ -105,14 +105,22 @@ def owe(db: sqlite3.Connection, place: Place, messages: Iterable[tuple[int, int]
     insert_many(db, _UNFETCHED, [(*place, uid, size, reason, 0, at, at) for uid, size in messages])
 
 
-def among(db: sqlite3.Connection, place: Place, uids: Collection[int]) -> set[int]:
-    """Return those of `uids` that are owed."""
+def look(db: sqlite3.Connection, place: Place, uids: Collection[int]) -> tuple[dict[int, int], set[int]]:
+    """Return the messages that lie at `uids`, by UID, and those of `uids` that are owed."""
+    wanted = json.dumps(list(uids))
+    there = "touchpoint = ? AND folder = ? AND uidvalidity = ? AND uid IN (SELECT value FROM json_each(?))"
     rows = db.execute(
-        "SELECT uid FROM unfetched WHERE touchpoint = ? AND folder = ? AND uidvalidity = ?"
-        " AND uid IN (SELECT value FROM json_each(?))",
-        (*place, json.dumps(list(uids))),
+        f"SELECT uid, message FROM location WHERE {there} UNION ALL SELECT uid, NULL FROM unfetched WHERE {there}",
+        (*place, wanted, *place, wanted),
     )
-    return {uid for (uid,) in rows}
+    located: dict[int, int] = {}
+    owed: set[int] = set()
+    for uid, message in rows:
+        if message is None:
+            owed.add(uid)
+        else:
+            located[uid] = message
+    return located, owed
 
 
 def forget(db: sqlite3.Connection, place: Place, uids: Collection[int]) -> None:

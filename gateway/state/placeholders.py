@@ -34,9 +34,9 @@ def replace(db: sqlite3.Connection, message: int, arrival: Arrival, chunks: Sequ
         return False
     if state == "routed":
         db.execute(
-            "UPDATE message SET state = 'arrived', tries = 1, arrived_at = ?, routed_at = NULL, quarantine = 0,"
-            " reviewed_at = NULL, discarded = 0, trail = NULL WHERE id = ?",
-            (to_ms(arrival.arrived_at), message),
+            "UPDATE message SET state = 'arrived', origin = ?, tries = 1, arrived_at = ?, routed_at = NULL,"
+            " quarantine = 0, reviewed_at = NULL, discarded = 0, trail = NULL WHERE id = ?",
+            (arrival.role.value, to_ms(arrival.arrived_at), message),
         )
         if _is_untouched(db, message, conversation):
             db.execute("UPDATE conversation SET state = 'closed' WHERE id = ?", (conversation,))

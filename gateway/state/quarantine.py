@@ -63,10 +63,11 @@ def list_quarantine(
 
 
 def _cause(kind: int, trail: str | None) -> str:
+    """Return the last step that said so; of what is ours, not that it also lies in Junk."""
     for step in reversed(json.loads(trail or "[]")):
-        if step["verdict"].startswith("quarantine"):
+        if "quarantine" in step["verdict"].split(", ") and (kind == BY_JUNK or step["step"] != "provider"):
             return f"{step['step']}: {step['detail']}"
-    return "it lies in the provider's Junk" if kind == BY_JUNK else "a rule or a list"
+    return "it lies in the provider's Junk" if kind == BY_JUNK else "a list or a rule"
 
 
 def _time(ms: int | None) -> str | None:
@@ -104,9 +105,7 @@ def release(db: sqlite3.Connection, review: Review) -> Reviewed:
         return Reviewed()
     ids = [id for id, _, _ in found]
     conversations, queues = let_go(db, ids, review.at)
-    db.execute(
-        "DELETE FROM filing WHERE action = 'junk' AND message IN (SELECT value FROM json_each(?))", (as_json(ids),)
-    )
+    filings.drop(db, FilingAction.JUNK, ids)
     stirred = _file(db, found, FilingAction.RELEASE, "junk", review.at)
     return Reviewed(tuple(ids), conversations, queues, stirred)
 
