@@ -137,6 +137,7 @@ class Daemon:
     async def _live(self, store: Store, bridge: Bridge, nursery: trio.Nursery) -> None:
         self._bridge, self._store = bridge, store
         self._health = Health(lambda: datetime.now(UTC))
+        self._health.strays = lambda: bridge.stray_exceptions
         self._doorbell = Doorbell()
         self._room = Room()
         self._reconcilers: mailbox.Reconcilers = {}
@@ -327,7 +328,10 @@ class Daemon:
         async def one(id: str) -> None:
             try:
                 async with few:
-                    found[id] = await self._reconcilers[id]()
+                    reconcile = self._reconcilers.get(id)
+                    if reconcile is None:
+                        raise Unavailable(f"{id} is not watched any more")
+                    found[id] = await reconcile()
             except Unavailable as error:
                 found[id] = [{"touchpoint": id, "folder": None, "role": None, "error": str(error)}]
 

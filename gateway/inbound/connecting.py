@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -11,6 +13,7 @@ import trio
 
 from gateway.config.providers import PROFILES
 from gateway.connections import reach
+from gateway.errors import Unavailable
 from gateway.inbound import session as imap
 from gateway.inbound.session import LoginRefused, Session
 from gateway.inbound.taking import Parts
@@ -24,6 +27,17 @@ class Connector:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._passwords = trio.CapacityLimiter(1)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """A session for the block: with a goodbye when it ends well, cut when it does not."""
+        session = await self.connect()
+        try:
+            yield session
+            await self._parts.call(session.logout)
+        finally:
+            with trio.CancelScope(shield=True), suppress(Unavailable):  # the bridge is closed, and with it the session
+                await self._parts.call(session.close)
 
     async def connect(self) -> Session:
         """Return a logged-in session. Raises LoginRefused, Unavailable."""

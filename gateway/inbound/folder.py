@@ -20,7 +20,7 @@ from gateway.inbound.placeholder import compose_placeholder
 from gateway.inbound.plan import Planned
 from gateway.inbound.sent import SentTaking
 from gateway.inbound.session import NotGiven, Selected, Session
-from gateway.inbound.taking import LOSES_SESSION, Parts, Taking, again_at, count_owed, give_way
+from gateway.inbound.taking import LOSES_SESSION, Parts, Taking, again_at, count_owed, each, give_way
 from gateway.model import Role, show_id, to_ms
 from gateway.state import chores, folders, locations, owed
 from gateway.state.folders import Folder, Opening, Place
@@ -168,7 +168,7 @@ class OpenFolder:
 
     async def _sightings(self, uids: Sequence[int]) -> list[Sighting]:
         """Return what can be known of these messages without their bodies."""
-        headed: list[Headed] = await self._parts.call(self._session.headed, uids) if uids else []
+        headed: list[Headed] = await each(self._parts, self._session.headed, uids)
         found: list[Sighting] = []
         for item in headed:
             await give_way(len(found))
@@ -187,8 +187,8 @@ class OpenFolder:
         """List what lies above `cursor`, take it. Without `few` also see what has become of the recent messages."""
         await self._forget(tuple(self._session.vanished()))
         if few:
-            listed = await self._parts.call(self._session.listed_above, cursor)
-            if not listed or listed[-1].uid == cursor + len(listed):
+            listed = await self._few(cursor)
+            if listed is not None and (not listed or listed[-1].uid == cursor + len(listed)):
                 return await self._take(cursor, listed, set(), suspects, upto=cursor, more=False)
             # A hole in the numbers: either nothing, or a message that the server does not show. SEARCH knows.
         low = min(cursor + 1, await self._store.read(locations.recent_low, self.place, RECENT_MESSAGES))
@@ -204,9 +204,15 @@ class OpenFolder:
         more = len(uids) > len(recent) + len(window)
         return await self._take(cursor, listed, known, suspects, window[-1], more)
 
+    async def _few(self, cursor: int) -> list[Listed] | None:
+        try:
+            return await self._parts.call(self._session.listed_above, cursor)
+        except NotGiven:
+            return None
+
     async def _list(self, uids: Sequence[int]) -> list[Listed]:
         """Return those of `uids` that are there; what the server counts and does not show, with size 0."""
-        listed = await self._parts.call(self._session.listed, uids)
+        listed: list[Listed] = await each(self._parts, self._session.listed, uids)
         if len(listed) == len(uids):
             return listed
         shown = {item.uid for item in listed}

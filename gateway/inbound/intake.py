@@ -19,7 +19,7 @@ from gateway import events
 from gateway.config import Config
 from gateway.errors import NotStored, Unavailable
 from gateway.mime.scan import scan
-from gateway.model import UNROUTED, Arrival, Role, Verdict, show_id
+from gateway.model import UNROUTED, Arrival, Placeholder, Role, Verdict, show_id
 from gateway.rules.chain import Chain, compile_chain, last_resort
 from gateway.rules.conversation import Ties, is_reopening, ties_of
 from gateway.state import mailboxes, queues, raw
@@ -82,7 +82,9 @@ class Intake:
                     continue
                 events.arrived(show_id(result.id), arrival.touchpoint, arrival.size, location.folder, location.uid)
                 is_junk = arrival.role is Role.JUNK
-                fresh.append(Unrouted(result.id, arrival.touchpoint, arrival.size, arrival.raw, is_junk))
+                fresh.append(
+                    Unrouted(result.id, arrival.touchpoint, arrival.size, arrival.raw, is_junk, arrival.placeholder)
+                )
             placed = await self._route(fresh)
         if away is not None:
             raise away
@@ -207,7 +209,10 @@ class Intake:
     def _judge(self, message: Unrouted, config: Config, chain: Chain) -> Routed:
         try:
             facts = scan(message.head)
-            verdict = chain.decide(message.touchpoint, facts, message.size, junk=message.junk)
+            if message.placeholder is Placeholder.BLIND:  # what it says is ours: no rule is about that
+                verdict = self._last_resort(message, config, "nothing of the message could be had")
+            else:
+                verdict = chain.decide(message.touchpoint, facts, message.size, junk=message.junk)
             return Routed(
                 id=message.id,
                 touchpoint=message.touchpoint,
@@ -226,12 +231,10 @@ class Intake:
             return self._unread(message, config, f"judging it failed: {type(error).__name__}")
 
     def _unread(self, message: Unrouted, config: Config, cause: str) -> Routed:
-        touchpoint = config.touchpoints.get(message.touchpoint)
-        verdict: Verdict = last_resort(touchpoint.linked_queues if touchpoint else (), cause)
         return Routed(
             id=message.id,
             touchpoint=message.touchpoint,
-            verdict=verdict,
+            verdict=self._last_resort(message, config, cause),
             ties=Ties(),
             message_id="",
             subject=UNREAD_SUBJECT,
@@ -241,6 +244,10 @@ class Intake:
             conversation=self._store.ids.next(),
             at=self._now_ms(),
         )
+
+    def _last_resort(self, message: Unrouted, config: Config, cause: str) -> Verdict:
+        touchpoint = config.touchpoints.get(message.touchpoint)
+        return last_resort(touchpoint.linked_queues if touchpoint else (), cause, junk=message.junk)
 
     async def _chain(self, config: Config) -> Chain:
         async with self._compiling:

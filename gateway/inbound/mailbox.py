@@ -61,14 +61,15 @@ async def run(
     connector = Connector(parts)
     rounds = Rounds(parts, connector)
     task_status.started()
-    reconcilers[touchpoint.id] = rounds.reconcile
+    reconcilers[touchpoint.id] = reconcile = rounds.reconcile
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(rounds.run)
             nursery.start_soon(_ring_through, doorbell, rounds)
             nursery.start_soon(_Mailbox(parts, connector, rounds, current).run)
     finally:
-        del reconcilers[touchpoint.id]
+        if reconcilers.get(touchpoint.id) is reconcile:
+            del reconcilers[touchpoint.id]
 
 
 async def _ring_through(doorbell: Doorbell, rounds: Rounds) -> None:
@@ -152,8 +153,8 @@ class _Mailbox:
                 await self._rest(seconds)
                 return watcher.Begun()
             case watcher.Leave():
-                session, self._session = self._live, None
-                await self._parts.call(session.logout)
+                await self._parts.call(self._live.logout)
+                await self._close()
                 return watcher.Left()
 
     async def _rest(self, seconds: float) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeVar
 
-from gateway.errors import Unavailable
 from gateway.inbound.dialog import NotGiven
 from gateway.inbound.fetch import Fetched, Headed, Listed, read_fetched, read_head, read_headed, read_listed, read_part
 from gateway.inbound.framing import Response
@@ -51,7 +50,7 @@ class Reading(Searching):
     async def listed_above(self, uid: int) -> list[Listed]:
         """Return all messages above `uid` with their sizes, ascending, and forget what stirred before.
 
-        One round trip, for when there can only be a few.
+        One round trip, for when there can only be a few. Raises NotGiven.
         """
         self._wire.calm()
         found: dict[int, Listed] = {}
@@ -74,7 +73,7 @@ class Reading(Searching):
         return [found[number] for number in sorted(found) if number > uid]
 
     async def listed(self, uids: Sequence[int]) -> list[Listed]:
-        """Return those of `uids` (ascending) that are there, with their sizes."""
+        """Return those of `uids` (ascending) that are there, with their sizes. Raises NotGiven."""
         found, refusal = await self._collect(uids, lambda: f"({self._listing})", read_listed, loose=True)
         if refusal is not None and self._stop_asking_for_own_ids():
             return await self.listed(uids)
@@ -83,7 +82,10 @@ class Reading(Searching):
         return [found[uid] for uid in uids if uid in found]
 
     async def headed(self, uids: Sequence[int], fields: Sequence[str] = FIELDS) -> list[Headed]:
-        """Return those of `uids` (ascending) that are there, with the header fields that make their identity."""
+        """Return those of `uids` (ascending) that are there, with the header fields that make their identity.
+
+        Raises NotGiven when the server says NO, if only to one of them.
+        """
 
         def items() -> str:
             return f"({self._listing} BODY.PEEK[HEADER.FIELDS ({' '.join(fields)})])"
@@ -174,5 +176,5 @@ class Reading(Searching):
         asked, self._gives_own_ids = self._listing, False
         return asked != self._listing
 
-    def _trouble(self, answer: Answer) -> Unavailable:
-        return Unavailable(f"{self._server} did not list messages: {clean(answer.text)}; we try again")
+    def _trouble(self, answer: Answer) -> NotGiven:
+        return NotGiven(f"{self._server} did not list messages: {clean(answer.text)}; we try again")

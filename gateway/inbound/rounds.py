@@ -145,18 +145,12 @@ class Rounds:
                 self._parts.health.clear(self.touchpoint, "other-folders")
 
     async def _round(self) -> None:
-        session = await self._connector.connect()
-        try:
+        async with self._connector.session() as session:
             for name in [name for name in self._others if name in self._to_visit]:
                 await self._visit(session, name)
             await Filer(self._parts, session, self._roles).file_all()
             if self._reconciled_at and datetime.now(UTC) - self._reconciled_at >= _RECONCILE_EVERY:
                 await self._reconcile_all(session)
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await self._parts.call(session.close)
-            raise
-        await self._parts.call(session.logout)
 
     async def _visit(self, session: Session, name: str) -> None:
         """Read what is new in a folder, and some of what is owed there."""
@@ -212,18 +206,10 @@ class Rounds:
 
         Raises Unavailable when the provider cannot be reached.
         """
-        async with self._on_the_way:
-            session = await self._connector.connect()
-            try:
-                if not self._roles:
-                    await self.find_folders(session)
-                found = await self._reconcile_all(session)
-            except BaseException:
-                with trio.CancelScope(shield=True):
-                    await self._parts.call(session.close)
-                raise
-            await self._parts.call(session.logout)
-            return found
+        async with self._on_the_way, self._connector.session() as session:
+            if not self._roles:
+                await self.find_folders(session)
+            return await self._reconcile_all(session)
 
     async def _reconcile_all(self, session: Session) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []

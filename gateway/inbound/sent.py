@@ -16,7 +16,7 @@ from gateway.errors import Unavailable
 from gateway.inbound.fetch import Headed, Listed
 from gateway.inbound.identity import SENT_FIELDS
 from gateway.inbound.plan import Pass, Planned, PlanStep, Take
-from gateway.inbound.taking import Lost, Piece, Taking, give_way
+from gateway.inbound.taking import Lost, Piece, Taking, each, give_way
 from gateway.mime.scan import HeaderFacts, scan
 from gateway.model import Arrival, show_id, to_ms
 from gateway.state import locations, raw, sent
@@ -41,7 +41,7 @@ class SentTaking(Taking):
         """Fetch those that belong to a conversation, and leave the others, in the order of the plan."""
         uids = tuple(item.uid for item in step.messages)
         try:
-            headed: list[Headed] = await self._parts.call(self._session.headed, uids, SENT_FIELDS)
+            headed: list[Headed] = await each(self._parts, self._headed, uids)
         except Unavailable as error:
             raise Lost(error, uids) from error
         facts: dict[int, HeaderFacts] = {}
@@ -63,6 +63,9 @@ class SentTaking(Taking):
             for piece in await self._prepare(alone, listed, tries):
                 await self.hand_over(piece)
         await self._leave(others)
+
+    async def _headed(self, uids: Sequence[int]) -> list[Headed]:
+        return await self._session.headed(uids, SENT_FIELDS)
 
     async def _leave(self, others: Sequence[Planned]) -> None:
         if others:

@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 PYTHON_SLICE: Final = 32  # messages handled before other tasks get their turn
 LOSES_SESSION: Final = "the connection is lost whenever it is fetched"
+_REFUSALS: Final = 20  # of single messages, and nothing said about any: then it is not about the messages
 _EMPTY: Final = "the server lists it and gives no text"
 
 
@@ -290,6 +291,27 @@ class Taking:
             stage.abandon()
             raise
         return [replace(self.arrival(item, listed[item.uid], head, now), id=id, staged=stage.finish())]
+
+
+async def each(parts: Parts, ask: Callable[[Sequence[int]], Awaitable[list[T]]], uids: Sequence[int]) -> list[T]:
+    """Ask about `uids` (ascending), in halves where the server says NO: it may be about one of them, and not about all.
+
+    Raises NotGiven where it says NO to one after the other.
+    """
+    found: list[T] = []
+    refusals = 0
+    stretches = [uids] if uids else []
+    while stretches:
+        stretch = stretches.pop()
+        try:
+            found += await parts.call(ask, stretch)
+        except NotGiven:
+            middle = len(stretch) // 2
+            stretches += [stretch[middle:], stretch[:middle]] if middle else []
+            refusals += not middle
+            if refusals >= _REFUSALS and not found:
+                raise
+    return found
 
 
 async def count_owed(parts: Parts) -> None:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection
-from datetime import timedelta
-from typing import Final
 
 from gateway.model import Role
+from gateway.state import owed
 from gateway.state.folders import Place
 from gateway.state.store import each
-
-_PLACEHOLDER_AFTER_MS: Final = timedelta(minutes=15) // timedelta(milliseconds=1)
 
 
 def due_folders(db: sqlite3.Connection, touchpoint: str, now_ms: int, largest: int) -> set[str]:
@@ -26,7 +23,7 @@ def due_folders(db: sqlite3.Connection, touchpoint: str, now_ms: int, largest: i
         " AND NOT EXISTS (SELECT 1 FROM location WHERE location.touchpoint = unfetched.touchpoint"
         " AND location.folder = unfetched.folder AND location.uidvalidity = unfetched.uidvalidity"
         " AND location.uid = unfetched.uid)))",
-        (touchpoint, now_ms, largest, now_ms - _PLACEHOLDER_AFTER_MS),
+        (touchpoint, now_ms, largest, now_ms - owed.PLACEHOLDER_AFTER_MS),
     )
     return {folder for (folder,) in rows}
 

@@ -362,7 +362,7 @@ def test_a_fault_in_one_task_is_told_and_mended_and_the_others_never_notice(
     daemon.start()
     daemon.wait_connected("support")
     wait_until(
-        lambda: [alarm["id"] for alarm in daemon.status()["alarms"]] == ["sales/inbound-bug"],
+        lambda: "sales/inbound-bug" in [alarm["id"] for alarm in daemon.status()["alarms"]],
         "the fault is an alarm",
         state=daemon.log_tail,
     )
