@@ -50,7 +50,7 @@ class Naming(Dialog):
             if usual != quote(text):
                 names.setdefault(listing.name, quote(text))
 
-        extended = {"SPECIAL-USE", "LIST-EXTENDED"} <= self.capabilities
+        extended = "IMAP4REV2" in self.capabilities or {"SPECIAL-USE", "LIST-EXTENDED"} <= self.capabilities
         answer = await self._run("LIST", '""', '"*"', *(("RETURN (SPECIAL-USE)",) if extended else ()), take=take)
         if not answer.ok and extended:
             answer = await self._run("LIST", '""', '"*"', take=take)

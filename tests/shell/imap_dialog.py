@@ -67,6 +67,7 @@ class Dialog:
                 "SELECT": self.select,
                 "LIST": self.list_folders,
                 "STATUS": self.status,
+                "CREATE": self.create,
                 "IDLE": self.idle,
                 "UID SEARCH": self.search,
                 "UID FETCH": self.fetch,
@@ -236,6 +237,15 @@ class Dialog:
         await self.peer.say(f"{tag} OK idle is over")
 
     # --- changing ----------------------------------------------------------------------------------------------------
+
+    async def create(self, tag: str, command: str) -> None:
+        wire = command.split(" ", 1)[1].strip('"')
+        name = decode_folder(wire.encode(), utf8="UTF8=ACCEPT" in self.enabled)
+        if name in self.server.folders:
+            await self.peer.say(f"{tag} NO [ALREADYEXISTS] it is there")
+            return
+        self.server.folders[name] = {}
+        await self.peer.say(f"{tag} OK made")
 
     async def store(self, tag: str, command: str) -> None:
         if not self.writable:

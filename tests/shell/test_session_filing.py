@@ -129,6 +129,27 @@ async def test_a_target_that_is_not_there_is_named(capabilities: str) -> None:
         await client.call(session.logout)
 
 
+@pytest.mark.parametrize("capabilities", [MOVE, COPY])
+async def test_a_target_can_be_made(capabilities: str) -> None:
+    server = server_with(capabilities)
+    async with client_of(server) as client:
+        session = await opened(client)
+        assert session.can_move == (capabilities == MOVE)
+        await client.call(session.create, "Käse & Brot")
+        await client.call(session.create, "Käse & Brot")  # there already, which is as good
+        await client.call(session.move, [1], "Käse & Brot")
+        assert raws(server, "Käse & Brot") == [letter(1)]
+
+        @server.on("CREATE")
+        async def _(peer: Peer, tag: str, command: str) -> bool:
+            await peer.say(f"{tag} NO [NOPERM] not yours")
+            return True
+
+        with pytest.raises(NoFolder, match="does not create the folder 'Other': not yours"):
+            await client.call(session.create, "Other")
+        await client.call(session.logout)
+
+
 @pytest.mark.parametrize("at", ["UID STORE", "UID EXPUNGE"])
 @pytest.mark.parametrize("how", ["says-no", "cuts"])
 async def test_who_has_copied_and_no_more_says_so(at: str, how: str) -> None:
