@@ -34,7 +34,11 @@ async def dial(server: Server, *, seconds: float, source_address: str = "") -> s
     )
     failure: OSError = OSError(errno.EHOSTUNREACH, "no address")
     for family, kind, protocol, _, address in found:
-        peer = socket.socket(family, kind, protocol)
+        try:
+            peer = socket.socket(family, kind, protocol)
+        except OSError as error:  # this machine does not speak IPv6
+            failure = error
+            continue
         peer.setblocking(False)
         try:
             if source_address:
