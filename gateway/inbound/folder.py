@@ -17,10 +17,10 @@ from gateway.inbound import plan, watcher
 from gateway.inbound.fetch import Headed, Listed
 from gateway.inbound.identity import fingerprint, outline
 from gateway.inbound.placeholder import compose_placeholder
-from gateway.inbound.plan import Planned
+from gateway.inbound.plan import LOSES_SESSION, Planned
 from gateway.inbound.sent import SentTaking
 from gateway.inbound.session import NotGiven, Selected, Session
-from gateway.inbound.taking import LOSES_SESSION, Parts, Taking, again_at, count_owed, each, give_way
+from gateway.inbound.taking import Parts, Taking, again_at, count_owed, each, give_way
 from gateway.model import Role, show_id, to_ms
 from gateway.state import chores, folders, locations, owed
 from gateway.state.folders import Folder, Opening, Place
@@ -35,6 +35,7 @@ _RELIST_MESSAGES: Final = 500
 _ACCOUNT_MESSAGES: Final = 5_000
 _HEAD_BYTES: Final = 16 * 1024  # of a message that a placeholder stands for
 _PLACEHOLDERS: Final = 50  # at a time
+_CATCH_UP_BYTES: Final = 8 * 1024 * 1024  # fetched before new mail has its turn again
 # A placeholder is due 15 minutes after the first try; the chores that put it there come once a minute
 _AHEAD: Final = watcher.CHORES_EVERY
 
@@ -241,6 +242,8 @@ class OpenFolder:
 
         Size and time say of nearly every new message that it is none of them; the few others show their header.
         """
+        if not listed:
+            return set()
         outlines = [(item.uid, outline(item.size, item.internal_at), item.object_id) for item in listed]
         maybe = await self._store.read(locations.maybe_known, self._id, self.role, outlines)
         if not maybe:
@@ -302,31 +305,38 @@ class OpenFolder:
         """
         now = datetime.now(UTC)
         due = await self._store.read(owed.owed_now, self.place, to_ms(now), self._parts.largest, plan.BATCH_MESSAGES)
-        if due:
-            await self._retry(due, now)
         more = len(due) == plan.BATCH_MESSAGES
+        if due:
+            more |= await self._retry(due, now)
+            await count_owed(self._parts)
         if not more:
             await self._put_placeholders()
-        if due:
-            await count_owed(self._parts)
         return more
 
-    async def _retry(self, due: Sequence[Owed], now: datetime) -> None:
+    async def _retry(self, due: Sequence[Owed], now: datetime) -> bool:
+        """Ask again for as many as are not too many bytes together; True when some are left for the next time."""
         listed = {item.uid: item for item in await self._list([debt.uid for debt in due])}
-        again = await self._known_again(list(listed.values())) if listed else set()
-        tries = {debt.uid: debt.tries + 1 for debt in due}
+        again = await self._known_again(list(listed.values()))
+        trying: list[Owed] = []
+        total = 0
+        for debt in due:
+            if debt.uid in listed and debt.uid not in again:
+                trying.append(debt)
+                total += listed[debt.uid].size
+                if total >= _CATCH_UP_BYTES:
+                    break
+        tries = {debt.uid: debt.tries + 1 for debt in trying}
         noted = [
-            Owed(debt.uid, debt.size, debt.reason, tries[debt.uid], again_at(now, tries[debt.uid]))
-            for debt in due
-            if debt.uid in listed and debt.uid not in again
+            Owed(debt.uid, debt.size, debt.reason, tries[debt.uid], again_at(now, tries[debt.uid])) for debt in trying
         ]
         gone = tuple(debt.uid for debt in due if debt.uid not in listed or debt.uid in again)
         # Up to UID 0: what is owed has been passed by the cursor before, or lies behind a gap; it moves nothing
         await self._store.submit(owed.pass_over, Passage(*self.place, 0, 0, tuple(noted), gone, to_ms(now)))
-        sizes = [(uid, item.size) for uid, item in sorted(listed.items()) if uid not in again]
+        sizes = [(debt.uid, listed[debt.uid].size) for debt in trying]
         alone = {uid: plan.ALONE_FROM for uid, count in tries.items() if count > 1}
         steps = [plan.unchained(step) for step in plan.plan(self._parts.largest, 0, sizes, (), alone)]
         await self._taking.take(steps, listed, tries)
+        return len(trying) + len(gone) < len(due)
 
     async def _put_placeholders(self) -> None:
         """Let a queue show what cannot be fetched: with its header where that can be had (DESIGN §6, promise 2)."""

@@ -182,7 +182,6 @@ class _Mailbox:
         self._health.clear(self._id, "imap-login")
         self._say("reading", connected=True, cause=self._cause or None)  # a login alone mends nothing
         events.touchpoint_connected(self._id, str(self._parts.touchpoint.imap))
-        await self._rounds.find_folders(session)
         return watcher.Connected(session.can_idle)
 
     async def _close(self) -> None:

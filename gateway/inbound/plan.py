@@ -15,7 +15,10 @@ from typing import Final
 BATCH_BYTES: Final = 2 * 1024 * 1024
 BATCH_MESSAGES: Final = 500
 WINDOW_MESSAGES: Final = 2_000  # so many are listed with their sizes at a time
-PART_BYTES: Final = 1024 * 1024  # a message that is larger comes in parts of this size, and is never whole in memory
+# A larger message comes in parts of this size, and is never whole in memory. Some servers build the whole anew for each
+# part, so the parts are not small.
+PART_BYTES: Final = 4 * 1024 * 1024
+LOSES_SESSION: Final = "the connection is lost whenever it is fetched"  # a reason to owe a message
 
 # A session that is lost while a batch is fetched puts its messages under suspicion: next time they come in small
 # batches, then one by one, and one that loses the session again is left for later. No message stops the mailbox.
@@ -154,5 +157,5 @@ def _step(kind: str, batch: Sequence[Planned]) -> PlanStep:
     if kind == "large":
         return Pass(messages, "larger than inbound.max_message_size", hopeless=True)
     if kind == "suspect":
-        return Pass(messages, "the connection is lost whenever it is fetched")
+        return Pass(messages, LOSES_SESSION)
     return Take(messages)

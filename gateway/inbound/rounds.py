@@ -7,6 +7,7 @@ logins); only what it finds makes a round: connect, read, file, log out. A round
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -29,6 +30,7 @@ from gateway.state import chores, filings
 
 _ALARM_AFTER: Final = 3  # failures in a row
 _RECONCILE_EVERY: Final = timedelta(hours=24)
+_PATIENCE: Final = 2  # sessions that a question may cost
 _BATCHES: Final = 20  # of what is owed in one folder, before the next folder has its turn
 
 _Shape = tuple[int, int | None, int]  # UIDVALIDITY, UIDNEXT, messages
@@ -47,7 +49,10 @@ class Rounds:
         self._store = parts.store
         self.touchpoint = parts.touchpoint.id
         self._connector = connector
-        self._roles: Mapping[str, Role] = {}  # of all watched folders, in their order
+        # Of all watched folders, in their order; until the provider's list is known those that the admin names
+        self._roles: Mapping[str, Role] = {name: Role.QUEUE for name in parts.touchpoint.folders}
+        self._listed_over: Session | None = None
+        self._cost: Counter[str] = Counter()  # sessions that a question has cost in a row
         self._seen: dict[str, _Shape] = {}  # as each was at its last complete visit
         self._to_visit: set[str] = set()
         self._suspects: dict[str, Mapping[int, int]] = {}
@@ -73,8 +78,31 @@ class Rounds:
 
     # --- what the wheel does for us ----------------------------------------------------------------------------------
 
-    async def find_folders(self, session: Session) -> None:
-        """Learn which folders there are, and what each is to us. Raises Unavailable."""
+    async def ask(self, session: Session) -> None:
+        """Ask the wheel's session after the other folders, and the store after what is to be done.
+
+        Raises Unavailable. A question that has cost the session twice is not asked any more: the first folder's mail
+        must not wait for the others', which are then visited without having been asked.
+        """
+        self._is_wheel_up.set()
+        if self._listed_over is not session:
+            self._listed_over = session
+            if self._cost["LIST"] < _PATIENCE:
+                self._cost["LIST"] += 1
+                await self._find_folders(session)
+                del self._cost["LIST"]
+        for name in self._others:
+            question = f"STATUS {name}"
+            if self._cost[question] >= _PATIENCE:
+                self._to_visit.add(name)
+                continue
+            self._cost[question] += 1
+            await self._ask_one(session, name)
+            del self._cost[question]
+        await self._look_for_work()
+
+    async def _find_folders(self, session: Session) -> None:
+        """Learn which folders there are, and what each is to us."""
         touchpoint = self._parts.touchpoint
         watch = touchpoint.watch
         listing = await self._parts.call(session.folders)
@@ -85,28 +113,25 @@ class Rounds:
         self._roles = found
         self._parts.health.touchpoint(self.touchpoint).folders = dict(found)
 
-    async def ask(self, session: Session) -> None:
-        """Ask the wheel's session after the other folders, and the store after what is to be done."""
-        self._is_wheel_up.set()
-        for name in self._others:
-            try:
-                status = await self._parts.call(session.status, name)
-            except NoFolder as error:
-                self._miss(name, str(error))
-                continue
-            except NotGiven:  # a server without a STATUS worth the name: look for ourselves
-                self._to_visit.add(name)
-                continue
+    async def _ask_one(self, session: Session, name: str) -> None:
+        try:
+            status = await self._parts.call(session.status, name)
+        except NoFolder as error:
+            self._miss(name, str(error))
+        except NotGiven:  # a server without a STATUS worth the name: look for ourselves
+            self._to_visit.add(name)
+        else:
             if self._shape(status) != self._seen.get(name):
                 self._to_visit.add(name)
+
+    async def _look_for_work(self) -> None:
+        """Let a round be made if there is something for it."""
         now = datetime.now(UTC)
         behind = await self._store.read(chores.due_folders, self.touchpoint, to_ms(now), self._parts.largest)
         self._to_visit.update(name for name in self._others if name in behind and name not in self._missing)
         is_filing = await self._store.read(filings.waiting, self.touchpoint, to_ms(now))
-        if self._to_visit or is_filing:
-            self.want()
         self._reconciled_at = self._reconciled_at or await self._last_reconciliation(now)
-        if now - self._reconciled_at >= _RECONCILE_EVERY:
+        if self._to_visit or is_filing or now - self._reconciled_at >= _RECONCILE_EVERY:
             self.want()
 
     async def _last_reconciliation(self, now: datetime) -> datetime:
@@ -207,8 +232,8 @@ class Rounds:
         Raises Unavailable when the provider cannot be reached.
         """
         async with self._on_the_way, self._connector.session() as session:
-            if not self._roles:
-                await self.find_folders(session)
+            if self._listed_over is None:
+                await self._find_folders(session)
             return await self._reconcile_all(session)
 
     async def _reconcile_all(self, session: Session) -> list[dict[str, Any]]:

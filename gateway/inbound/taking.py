@@ -33,7 +33,6 @@ from gateway.state.store import Store
 T = TypeVar("T")
 
 PYTHON_SLICE: Final = 32  # messages handled before other tasks get their turn
-LOSES_SESSION: Final = "the connection is lost whenever it is fetched"
 _REFUSALS: Final = 20  # of single messages, and nothing said about any: then it is not about the messages
 _EMPTY: Final = "the server lists it and gives no text"
 
