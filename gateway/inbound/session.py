@@ -15,7 +15,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from gateway.config import Server
-from gateway.connections.reach import tls_context as tls_context
 from gateway.errors import Unavailable
 from gateway.inbound.changing import Changing
 from gateway.inbound.changing import HalfMoved as HalfMoved
