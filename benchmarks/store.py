@@ -32,12 +32,14 @@ from gateway.state.rows import insert_many
 from gateway.state.store import Store, Tuning
 
 BODY = os.urandom(4096)
-INSERT = "INSERT INTO message (id, touchpoint, state, tries, size, internal_at, arrived_at, fingerprint)"
+INSERT = "INSERT INTO message (id, touchpoint, origin, state, tries, size, internal_at, arrived_at, fingerprint)"
 
 
 def put(db: sqlite3.Connection, ids: Sequence[int]) -> Sequence[None]:
     raw.insert(db, [(raw.chunk_key(number, 0), BODY) for number in ids])
-    insert_many(db, INSERT, [(number, "support", "arrived", 1, 4096, 0, 0, hash((number, 1))) for number in ids])
+    insert_many(
+        db, INSERT, [(number, "support", "queue", "arrived", 1, 4096, 0, 0, hash((number, 1))) for number in ids]
+    )
     return [None] * len(ids)
 
 

@@ -204,7 +204,8 @@ def _relist(db: sqlite3.Connection, listing: Relisting) -> Relisted:
             (place.uidvalidity, listing.upto, *place[:2]),
         )
         for table in ("location", "unfetched", "left_alone"):  # the messages stay; they lie nowhere in it any more
-            db.execute(f"DELETE FROM {table} WHERE touchpoint = ? AND folder = ? AND uidvalidity != ?", place)
+            for other in "<>":  # not `!=`: that walks over all that lies there now
+                db.execute(f"DELETE FROM {table} WHERE touchpoint = ? AND folder = ? AND uidvalidity {other} ?", place)
     return Relisted(len(moved), len(new), len(left))
 
 

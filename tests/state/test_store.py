@@ -322,7 +322,9 @@ def test_orphans_of_an_interrupted_message_are_swept_at_the_next_start(open_stor
     store.submit(
         each(
             lambda db, _: (
-                db.execute("INSERT INTO outbox VALUES (6, 't', 'a', 'reply', '', 0, 0, '<m>', '', 1, 0, NULL, NULL)").rowcount
+                db.execute(
+                    "INSERT INTO outbox VALUES (6, 't', 'a', 'reply', '', 0, 0, '<m>', '', 1, 0, NULL, NULL)"
+                ).rowcount
             )
         ),
         None,
