@@ -40,7 +40,7 @@ class Folder:
         self.messages[self.next_uid] = raw
         self.next_uid += 1
         for idler in self.idlers:
-            idler.say(b"* %d EXISTS" % len(self.messages))
+            idler.announce()
 
     def chosen(self, uid_set: bytes) -> list[int]:
         """Return the UIDs in `1:3,7,9:*` that exist, ascending."""
@@ -89,6 +89,7 @@ class Imap(Lines):
         self._accounts = accounts
         self._folders: Folders = {}
         self._open = Folder()
+        self._told = 0  # messages in the open folder, as the client knows
         self._idling: bytes | None = None  # the tag of IDLE
 
     def greet(self) -> None:
@@ -115,6 +116,13 @@ class Imap(Lines):
             self.say(tag + b" BAD unknown here: " + name)
             return
         do(self, tag, rest)
+        self.announce()
+
+    def announce(self) -> None:
+        """Say how many messages there are if that is news."""
+        if len(self._open.messages) != self._told:
+            self._told = len(self._open.messages)
+            self.say(b"* %d EXISTS" % self._told)
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
@@ -163,9 +171,10 @@ class Imap(Lines):
             self.say(tag + b" NO no such folder")
             return
         self._open = folder
+        self._told = len(folder.messages)
         self.say(
             b"* FLAGS (\\Seen \\Answered \\Deleted)",
-            b"* %d EXISTS" % len(folder.messages),
+            b"* %d EXISTS" % self._told,
             b"* OK [UIDVALIDITY 1] valid",
             b"* OK [UIDNEXT %d] next" % folder.next_uid,
             tag + b" OK [READ-WRITE] open",
