@@ -14,7 +14,7 @@ from typing import Final
 
 from gateway import events
 from gateway.inbound.identity import fingerprint
-from gateway.inbound.session import NoFolder, NotGiven, NotOffered, Session
+from gateway.inbound.session import HalfMoved, NoFolder, NotGiven, NotOffered, Session
 from gateway.inbound.taking import Parts, again_at
 from gateway.model import FilingAction, Location, Role, to_ms
 from gateway.state import filings, locations
@@ -64,7 +64,7 @@ class Filer:
                     await self._store.submit(filings.done, Filed(filing.message, action))
             else:
                 await self._move_or_create(place, target or self._target(action), here)
-        except (NoFolder, NotGiven, NotOffered) as error:
+        except (NoFolder, NotGiven, NotOffered, HalfMoved) as error:
             self._tell(action, place.folder, str(error), tries)
 
     async def _open(self, place: Place, uids: Sequence[int]) -> set[int]:
