@@ -190,13 +190,13 @@ Action = Connect | Open | Renumber | Look | CatchUp | Ask | Idle | Sleep | Leave
 class State:
     """`failures`: in a row, since the last completed look. `suspects`: UID → sessions that it may have cost.
 
-    `chores_from`: when the chores are due. `looked_at`: when the folder was last listed whatever the server said.
+    `leave_at`: when this session is to end, in time for the provider. `chores_from`: when the chores are due. `looked_at`: when the folder was last listed whatever the server said.
     `false_alarms`: looks in a row that the server called for and that found nothing.
     """
 
     cursor: int = 0
     can_idle: bool = False
-    connected_at: float = 0.0
+    leave_at: float | None = None
     looked_at: float = 0.0
     chores_from: float = 0.0
     false_alarms: int = 0
@@ -212,7 +212,10 @@ def decide(watch: Watch, state: State, event: Event, now: float, jitter: float) 
             return state, Connect()
         case Connected(can_idle):
             can_idle = can_idle and watch.may_idle
-            return replace(state, connected_at=now, chores_from=now, refusals=0, can_idle=can_idle), Open()
+            leave_at = None
+            if watch.reconnect_after is not None:
+                leave_at = now + _a_little_less(watch.reconnect_after, jitter)
+            return replace(state, leave_at=leave_at, chores_from=now, refusals=0, can_idle=can_idle), Open()
         case Opened(renumbered=True):
             # UIDs under suspicion were other messages' UIDs
             return replace(state, suspects={}), Renumber()
@@ -231,7 +234,7 @@ def decide(watch: Watch, state: State, event: Event, now: float, jitter: float) 
         case CaughtUp(more, stirred):
             if more:  # new mail first, and then the next batch
                 return state, Look(state.cursor, few=True) if stirred else CatchUp()
-            return replace(state, chores_from=now + CHORES_EVERY.total_seconds()), Ask()
+            return replace(state, chores_from=now + _a_little_less(CHORES_EVERY, jitter)), Ask()
         case Asked(stirred):
             return _onward(watch, state, stirred, now)
         case Waited(stirred, can_idle):
@@ -252,7 +255,7 @@ def decide(watch: Watch, state: State, event: Event, now: float, jitter: float) 
 def _onward(watch: Watch, state: State, stirred: bool, now: float) -> tuple[State, Action]:
     if stirred and state.false_alarms < _FALSE_ALARMS:
         return state, Look(state.cursor, few=True)
-    if watch.reconnect_after is not None and now - state.connected_at >= watch.reconnect_after.total_seconds():
+    if state.leave_at is not None and now >= state.leave_at:
         return state, Leave()
     until = min(state.looked_at + watch.look_every(state.can_idle), state.chores_from)
     seconds = max(0.1, until - now)
@@ -261,6 +264,11 @@ def _onward(watch: Watch, state: State, stirred: bool, now: float) -> tuple[Stat
     if state.can_idle:
         return state, Idle(min(seconds, watch.renew_idle.total_seconds()))
     return state, Sleep(seconds)
+
+
+def _a_little_less(interval: timedelta, jitter: float) -> float:
+    """Seconds: two thousand touchpoints that began together do not do everything together for ever."""
+    return interval.total_seconds() * (1 - jitter / 4)
 
 
 def rest_after(failures: int, refusals: int, jitter: float) -> timedelta:

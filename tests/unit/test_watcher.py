@@ -194,3 +194,10 @@ def test_a_lost_batch_is_suspected_until_the_cursor_has_passed_it() -> None:
     assert state.suspects == {6: 1, 7: 2}
     state, _ = decide(WATCH, state, Looked(6), 0.0, 0.0)
     assert state.suspects == {7: 2}
+
+
+def test_those_that_began_together_drift_apart() -> None:
+    state, _ = decide(WATCH, State(), Connected(True), 0.0, 0.8)
+    assert state.leave_at == 12 * 3600 * 0.8
+    state, _ = decide(WATCH, state, CaughtUp(), 0.0, 0.8)
+    assert state.chores_from == 48.0
