@@ -236,6 +236,9 @@ class Dialog:
     # --- bytes -------------------------------------------------------------------------------------------------------
 
     async def send(self, data: bytes) -> None:
+        await asyncio.sleep(0)  # `drain` alone gives the loop no chance to hear that the connection is lost
+        if self._writer.transport.is_closing():
+            raise ConnectionResetError
         if self._bytes_left is not None:
             self._bytes_left -= len(data)
             if self._bytes_left <= 0:
@@ -328,7 +331,7 @@ class Dialog:
                 await fault.opening(self)
             return
         if tls is not None:
-            await self._writer.start_tls(tls)
+            await self._start_tls(tls)
         for fault in self.server.faults("greeting"):
             assert fault.greeting is not None
             with _counted(fault):
@@ -341,6 +344,14 @@ class Dialog:
                 await self.obey(command)
             if command.name == "LOGOUT":
                 return
+
+    async def _start_tls(self, tls: ssl.SSLContext) -> None:
+        plain: Any = self._writer.transport
+        try:
+            await self._writer.start_tls(tls)
+        except AttributeError:  # CPython's way of saying that the client has left in the middle of the handshake
+            self._writer._transport = plain  # type: ignore[attr-defined]  # else nobody could close it
+            raise ConnectionResetError from None
 
     async def _misbehave(self, command: Command) -> bool:
         for fault in self.server.faults("command"):

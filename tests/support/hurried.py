@@ -2,9 +2,10 @@
 
     python tests/support/hurried.py PORT:RATE run
 
-With the IMAP server on PORT it has less patience than with others (a second for a connection, 0.8 s for an answer);
+With the IMAP server on PORT it has less patience than with others (a second for a connection, 0.6 s for an answer);
 it rests a fortieth of the time after a failure; and what the inbound path takes for the time of day runs RATE times as
-fast, so that the fifteen minutes after which a placeholder stands in for a message pass in a test.
+fast, so that the fifteen minutes after which a placeholder stands in for a message pass in a test. Where it polls every
+few seconds, the chores of each minute come RATE times as often, too.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ from gateway.cli.main import main
 from gateway.inbound import mailbox, session, watcher  # with all that they import
 
 CONNECT_SECONDS = 1.0
-ANSWER_SECONDS = 0.8
+ANSWER_SECONDS = 0.6
 SHORTER = 40
+QUICK_POLL = timedelta(seconds=5)
 
 
 def hurry(port: int, rate: int) -> None:
     began = time.time()
     dial: Any = session.connect
     rest: Any = watcher.rest_after
+    turn: Any = watcher.decide
+    chores_every = watcher.CHORES_EVERY
 
     class Hurried(datetime):
         @classmethod
@@ -42,8 +46,13 @@ def hurry(port: int, rate: int) -> None:
         longer: timedelta = rest(*arguments, **options)
         return longer / SHORTER
 
+    def decide(watch: Any, *arguments: Any) -> Any:
+        is_quick = watch.poll < QUICK_POLL
+        watcher.CHORES_EVERY = chores_every / rate if is_quick else chores_every  # type: ignore[misc]  # that is the hurry
+        return turn(watch, *arguments)
+
     assert mailbox.__name__ in sys.modules
-    for replaced, by in ((datetime, Hurried), (dial, connect), (rest, rest_after)):
+    for replaced, by in ((datetime, Hurried), (dial, connect), (rest, rest_after), (turn, decide)):
         places = [
             (module, name)
             for module_name, module in list(sys.modules.items())

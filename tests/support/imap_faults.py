@@ -430,8 +430,8 @@ def shorter_than_announced(raw: bytes) -> bytes:
     return b"{%d}\r\n%b" % (len(raw) + 5_000, raw)
 
 
-def announced_as_2_to_the_40(raw: bytes) -> bytes:
-    return b"{%d}\r\n%b" % (2**40, raw)
+def announced_as(size: int) -> Callable[[bytes], bytes]:
+    return lambda raw: b"{%d}\r\n%b" % (size, raw)
 
 
 def cuts_the_link(count: int) -> Quirk:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import threading
 import time
@@ -72,12 +73,14 @@ class Onlooker:
 
 
 class Correspondents:
-    """Write to several mailboxes in turn, a numbered letter every `pause` seconds. `sent`: Message-ID → when."""
+    """Write to several mailboxes in turn, a numbered letter every `pause` seconds. `sent`: Message-ID → when.
 
-    def __init__(self, deliver: Callable[[str, bytes], None], addresses: Sequence[str], pause: float) -> None:
+    `mailboxes`: name → what delivers there.
+    """
+
+    def __init__(self, mailboxes: Mapping[str, Callable[[bytes], object]], pause: float) -> None:
         self.sent: dict[str, float] = {}
-        self._deliver = deliver
-        self._addresses = list(addresses)
+        self._mailboxes = mailboxes
         self._pause = pause
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._write, daemon=True)
@@ -92,13 +95,12 @@ class Correspondents:
             self._thread.join(60)
 
     def _write(self) -> None:
-        number = 0
-        while not self._stop.wait(self._pause):
-            address = self._addresses[number % len(self._addresses)]
-            number += 1
-            raw = letter(number, f"to {address.partition('@')[0]}")
+        for number, (name, deliver) in enumerate(itertools.cycle(self._mailboxes.items())):
+            if self._stop.wait(self._pause):
+                return
+            raw = letter(number, f"to {name}")
             begun = time.monotonic()
-            self._deliver(address, raw)
+            deliver(raw)
             self.sent[message_id(raw)] = begun
 
 
