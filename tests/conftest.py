@@ -71,3 +71,11 @@ def make_daemon(request: pytest.FixtureRequest) -> Iterator[Callable[..., Daemon
     finally:
         for daemon in made:
             daemon.close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have counted (`record_property("counts", …)`), whether they passed or not."""
+    for report in [report for key in ("passed", "failed") for report in terminalreporter.getreports(key)]:
+        for name, value in report.user_properties:
+            if name == "counts" and report.when == "call":
+                terminalreporter.write_line(f"{report.nodeid}: {value}")

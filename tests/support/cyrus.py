@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import grp
+import imaplib
 import os
 import pwd
 import re
@@ -50,11 +51,6 @@ sasl_mech_list: PLAIN LOGIN
 tls_server_cert: {home}/cert.pem
 tls_server_key: {home}/key.pem
 tls_session_timeout: 0
-autocreate_quota: 0
-autocreate_post: yes
-autocreate_inbox_folders: Junk | Sent
-xlist-junk: Junk
-xlist-sent: Sent
 duplicatesuppression: no
 skiplist_unsafe: yes
 failedloginpause: 0
@@ -130,6 +126,9 @@ class Cyrus(Mailboxes):
             self._command = ["setpriv", *who, "--pdeathsig", "KILL", "--", *self._command]
         self.log = home / "master.log"
         self._process: Process | None = None
+        self._admin: imaplib.IMAP4 | None = None
+        self._accounts: set[str] = set()
+        self._lock = threading.Lock()
         self._doorman = _Doorman(home / "run" / "mux", self.users)
 
     def start(self) -> None:
@@ -139,6 +138,8 @@ class Cyrus(Mailboxes):
             self._process.wait_for_port(port)
         # The services listen before the databases are recovered, and IDLE is offered once idled is there
         wait_until(self._offers_idle, "Cyrus offers IDLE", state=lambda: self.log.read_text(errors="replace"))
+        for user in self.users:
+            self._make_account(user)
 
     def _offers_idle(self) -> bool:
         with contextlib.suppress(OSError), self.session(ADMIN) as imap:
@@ -147,9 +148,13 @@ class Cyrus(Mailboxes):
 
     def stop(self) -> None:
         """As a provider's outage: sessions are cut, ports are closed, mailboxes stay."""
-        if self._process is not None:
-            self._process.stop()
-            self._process = None
+        with self._lock:
+            if self._admin is not None:
+                self._admin.shutdown()
+                self._admin = None
+            if self._process is not None:
+                self._process.stop()
+                self._process = None
 
     def close(self) -> None:
         self.stop()
@@ -160,8 +165,30 @@ class Cyrus(Mailboxes):
         """From now on a login of `user` needs `password`; a new user comes into being, with INBOX, Junk and Sent."""
         self.users[user] = password
         if self._process is not None:
-            with self.session(user, "INBOX"):
-                pass  # the first login makes the folders
+            self._make_account(user)
+
+    def _make_account(self, user: str) -> None:
+        if user in self._accounts or user == ADMIN:
+            return
+        self._accounts.add(user)
+        for folder, use in (("INBOX", ""), ("Junk", r"\Junk"), ("Sent", r"\Sent")):
+            self._as_admin("CREATE", _mailbox(user, folder), *([f"(USE ({use}))"] if use else []))
+
+    def create_folder(self, user: str, folder: str) -> None:
+        self._as_admin("CREATE", _mailbox(user, folder))
+
+    def _as_admin(self, *command: str) -> None:
+        """Run a command over the one session of the administrator.
+
+        Only it makes mailboxes: Cyrus names them at random, and processes that were started in the same second draw
+        the same names.
+        """
+        with self._lock:
+            if self._admin is None:
+                self._admin = imaplib.IMAP4("127.0.0.1", self.imap_port, timeout=60)
+                self._admin.login(ADMIN, self.users[ADMIN])
+            status, data = self._admin._simple_command(*command)  # imaplib knows no CREATE … (USE …)
+            assert status == "OK", (command, data)
 
     def deliver(self, user: str, *messages: bytes, sender: str = "customer@elsewhere.example") -> None:
         """Hand messages over by LMTP, as a provider's own delivery does: they are announced to whoever idles."""
@@ -182,13 +209,14 @@ class Cyrus(Mailboxes):
         As after a mailbox was restored: everything is read, the account is made anew, everything is put back.
         """
         kept = {folder: self._everything_in(user, folder) for folder in folders}
-        name, _, domain = user.partition("@")
-        mailbox = f'"user/{name}@{domain}"'
-        with self.session(ADMIN) as imap:
-            for status, data in (imap.setacl(mailbox, ADMIN, "lrswipkxtecdan"), imap.delete(mailbox)):
-                assert status == "OK", data
+        self._as_admin("SETACL", _mailbox(user, "INBOX"), ADMIN, "lrswipkxtecdan")
+        self._as_admin("DELETE", _mailbox(user, "INBOX"))  # and all folders with it
+        self._accounts.discard(user)
+        self._make_account(user)
         with self.session(user) as imap:
             for folder, messages in kept.items():
+                if folder not in ("INBOX", "Junk", "Sent"):
+                    self.create_folder(user, folder)
                 for raw, date, flags in messages:
                     status, data = imap.append(f'"{folder}"', flags, f'"{date}"', raw)
                     assert status == "OK", data
@@ -205,6 +233,12 @@ class Cyrus(Mailboxes):
                 assert flags, about
                 found.append((item[1], date[1], flags[1].replace(r"\Recent", "").strip()))
         return found
+
+
+def _mailbox(user: str, folder: str) -> str:
+    """Return what an administrator calls somebody's folder."""
+    name, _, domain = user.partition("@")
+    return f'"user/{name}{"" if folder == "INBOX" else f"/{folder}"}@{domain}"'
 
 
 class _Doorman:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import pwd
@@ -221,5 +222,7 @@ class Dovecot(Mailboxes):
             messages = sorted((*place.glob("cur/*"), *place.glob("new/*")), key=lambda message: message.name)
             for number, message in enumerate(reversed(messages)):
                 message.rename(message.with_name(f"17{number:08}.R{time.monotonic_ns()}_{message.name}"))
-        shutil.rmtree(maildir, ignore_errors=True)  # a session that came in meanwhile found no mailbox and made one
-        aside.rename(maildir)
+        while aside.exists():
+            shutil.rmtree(maildir, ignore_errors=True)  # whoever came in meanwhile found no mailbox and made one
+            with contextlib.suppress(OSError):
+                aside.rename(maildir)
