@@ -24,7 +24,8 @@ _LOST = (OSError, imaplib.IMAP4.error)
 class Colleague:
     """Works in one mailbox until told to stop, through outages, each action from the seeded dice.
 
-    `folders`: those that the gateway watches, INBOX first. `copies`: it copies within the INBOX. What it makes goes into `ledger`. `done`: how often what.
+    `folders`: those that the gateway watches, INBOX first. `copies`: it copies within the INBOX. What it makes goes
+    into `ledger`. `done`: how often what.
     """
 
     def __init__(
