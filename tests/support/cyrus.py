@@ -167,6 +167,10 @@ class Cyrus(Mailboxes):
         if self._process is not None:
             self._make_account(user)
 
+    def add_users(self, users: Mapping[str, str]) -> None:
+        for user, password in users.items():
+            self.set_password(user, password)
+
     def _make_account(self, user: str) -> None:
         if user in self._accounts or user == ADMIN:
             return

@@ -126,7 +126,10 @@ class Daemon:
         self._notify.settimeout(0.1)
         env = {key: value for key, value in os.environ.items() if key not in ("RUNTIME_DIRECTORY", "LISTEN_PID")}
         env |= self._env | self.more_env | {"NOTIFY_SOCKET": str(address)}
-        self._process = Process(self._command, self.log, env)
+        self._process = self._run(env)
+
+    def _run(self, env: dict[str, str]) -> Process:
+        return Process(self._command, self.log, env)
 
     def start(self, timeout: float = 30) -> None:
         """Start it and wait until it says READY=1, as systemd would."""

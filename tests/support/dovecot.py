@@ -173,10 +173,17 @@ class Dovecot(Mailboxes):
 
     def set_password(self, user: str, password: str) -> None:
         """From now on a login of `user` needs `password`; a new user comes into being."""
+        if self.users.get(user) == password:
+            return
         self.users[user] = password
         self._write_users()
         if self._process is not None:  # Dovecot looks at the file once a second at most
             wait_until(lambda: self.lets_in(user, password), "Dovecot has read its users again")
+
+    def add_users(self, users: Mapping[str, str]) -> None:
+        *others, (last, password) = users.items()
+        self.users |= others
+        self.set_password(last, password)
 
     def _write_users(self) -> None:
         text = "".join(f"{user}:{password}\n" for user, password in self.users.items())

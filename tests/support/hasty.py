@@ -18,7 +18,8 @@ ANSWER_SECONDS = 5.0
 SHORTER = 30  # rests and retries
 
 
-def hasten() -> None:
+def hasten(chores: float = CHORES_SECONDS) -> None:
+    """Shorten what this process waits for. `chores`: seconds between two looks at what is not the first folder."""
     dial: Any = session.connect
     rest: Any = watcher.rest_after
 
@@ -32,7 +33,7 @@ def hasten() -> None:
 
     session.connect = connect
     watcher.rest_after = rest_after
-    watcher.CHORES_EVERY = timedelta(seconds=CHORES_SECONDS)  # type: ignore[misc]  # that is the haste
+    watcher.CHORES_EVERY = timedelta(seconds=chores)  # type: ignore[misc]  # that is the haste
     plan._RETRIES = tuple(wait / SHORTER for wait in plan._RETRIES)  # type: ignore[misc]  # as above
 
 

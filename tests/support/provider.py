@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,10 @@ class Provider:
                 else f"smtp+insecure://127.0.0.1:{self.postfix.plain_port}"
             )
         return {**touchpoint, **keys}
+
+    def add_mailboxes(self, ids: Iterable[str]) -> None:
+        """Make many mailboxes at once: each of them alone has to wait until Dovecot looks into its file."""
+        self.server.add_users({f"{id}@support.example": f"secret of {id}" for id in ids})
 
     def set_password(self, id: str, password: str, *, ours: bool = True) -> None:
         """Change a touchpoint's password here and, when it is `ours`, in the gateway's secret file."""
