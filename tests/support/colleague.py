@@ -45,6 +45,7 @@ class Colleague:
         self.at_rest = threading.Lock()  # whoever holds it knows that nothing is half done
         self._thread = threading.Thread(target=self._work, name=f"colleague of {user}", daemon=True)
         self.done: Counter[str] = Counter()
+        self.junked: set[str] = set()  # what it has put into Junk, by subject
         self.fault: BaseException | None = None  # of this client itself
         for folder in {AWAY, *folders} - {"INBOX"}:
             with contextlib.suppress(AssertionError):
@@ -142,7 +143,9 @@ class Colleague:
         return self._move(imap, *self._some(imap, AWAY, twins=twins, most=10), target)
 
     def _junk(self, imap: imaplib.IMAP4) -> bool:
-        return self._move(imap, *self._some(imap, self._any_folder(), twins=False), "Junk")
+        uids, subjects = self._some(imap, self._any_folder(), twins=False)
+        self.junked.update(subjects)
+        return self._move(imap, uids, subjects, "Junk")
 
     def _unjunk(self, imap: imaplib.IMAP4) -> bool:
         return self._move(imap, *self._some(imap, "Junk", twins=False), self._any_folder())

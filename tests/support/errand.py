@@ -102,7 +102,7 @@ class Errand:
                 if check():
                     return
             if time.monotonic() > deadline:
-                raise AssertionError(f"waited in vain: {what}")
+                raise AssertionError(f"waited in vain: {what}; missing {dict(self.made - self.known())}")
             time.sleep(0.03)
 
     def revive(self) -> None:
@@ -145,11 +145,11 @@ class Errand:
 
     def end(self) -> None:
         """Stop the daemon when all is done. It may die of that; then it has to come back to the same."""
-        self.until(self.is_complete, f"complete; missing {self.made - self.known() if self.daemon.is_running else '?'}")
+        self.until(self.is_complete, "all is done")
         code = self.daemon.stop()
         if code == -signal.SIGKILL:
             self.revive()
-            self.until(self.is_complete, "complete again")
+            self.until(self.is_complete, "all is done, again")
             code = self.daemon.stop()
         assert code == 0, f"it ended with {code}"
 

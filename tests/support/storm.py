@@ -253,10 +253,13 @@ class Storm:
             found: dict[str, Counter[str]] = {mailbox.id: Counter() for mailbox in self.mailboxes}
             for conversation in self.daemon.conversations():
                 found[conversation["touchpoint"]].update(conversation["message_ids"])
+            held = {one["subject"] for one in self.daemon.ask("quarantine.list")}
             for mailbox in self.mailboxes:
                 if lacks := self._message_ids(mailbox) - found[mailbox.id]:
                     missing[mailbox.id] = lacks
-                elif mailbox.moves and (left := self._not_moved(mailbox)):
+                elif held & set(self._queued(mailbox)):
+                    missing[mailbox.id] = Counter(["to be let go"])
+                elif left := self._not_moved(mailbox):
                     missing[mailbox.id] = left
             return not missing
 
@@ -282,17 +285,29 @@ class Storm:
         return sum((self.balance(mailbox) for mailbox in self.mailboxes), Balance())
 
     def balance(self, mailbox: Mailbox) -> Balance:
-        queued: Counter[str] = Counter()
-        for folder in (*mailbox.folders, *([PROCESSED] if mailbox.moves else [])):
-            queued += lying_in(self._server, mailbox.user, folder)
+        queued = self._queued(mailbox)
+        if mailbox.moves:
+            queued += lying_in(self._server, mailbox.user, PROCESSED)
         junk = lying_in(self._server, mailbox.user, "Junk")
         away = lying_in(self._server, mailbox.user, AWAY)
         found = balance(taken(self.daemon, mailbox.id), mailbox.ledger.made, queued, junk, away)
-        if mailbox.moves and (left := self._not_moved(mailbox)):
+        if left := self._not_moved(mailbox):
             found.wrong.append(f"{mailbox.id}: not moved to {PROCESSED}: {left}")
         return found
 
+    def _queued(self, mailbox: Mailbox) -> Counter[str]:
+        """What lies in the folders whose mail belongs into queues."""
+        folders = (lying_in(self._server, mailbox.user, folder) for folder in mailbox.folders)
+        return sum(folders, Counter[str]())
+
     def _not_moved(self, mailbox: Mailbox) -> Counter[str]:
-        """What was fetched from Junk is not filed when somebody takes it out of there."""
-        lying = lying_in(self._server, mailbox.user, "INBOX")
-        return Counter({subject: count for subject, count in lying.items() if " junk " not in subject})
+        """What should have been moved and was not. What was found in Junk is not ours to move."""
+        if not mailbox.moves:
+            return Counter()
+        return Counter(
+            {
+                subject: count
+                for subject, count in self._queued(mailbox).items()
+                if " junk " not in subject and subject not in mailbox.colleague.junked
+            }
+        )
