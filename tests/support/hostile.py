@@ -66,8 +66,7 @@ class Fault:
 
     `opening`: when a connection comes, before TLS. `greeting`: instead of the greeting. `command`: instead of what
     the server would do at a command that matches `on`; False: the server does it. `found`: the UIDs of a SEARCH.
-    `item`: a FETCH item's value, None for the honest one. `met` counts how often it has begun, `ended` how often the
-    hook has come to its end.
+    `met` counts how often it has begun, `ended` how often the hook has come to its end.
     """
 
     name: str
@@ -76,7 +75,6 @@ class Fault:
     command: Callable[[Dialog, Command], Awaitable[bool]] | None = None
     on: str = ""
     found: Callable[[Dialog, list[int]], list[int]] | None = None
-    item: Callable[[int, Message, bytes], bytes | None] | None = None
     times: int = 1
     met: int = 0
     ended: int = 0
@@ -98,7 +96,7 @@ class HostileServer:
         self.commands: list[str] = []  # without tags and credentials
         self.misunderstood: list[str] = []  # what we have answered with BAD
         self.connections = 0
-        self.most_open = 0  # logged in at the same time
+        self.crowds: list[list[str]] = []  # more than two logged in at the same time: what each had last said
         self.dialogs: list[Dialog] = []
         self._faults: list[Fault] = []
         self._tls: ssl.SSLContext | None = None
@@ -229,6 +227,7 @@ class Dialog:
         self.writable = False
         self.told: list[int] = []  # the UIDs that the client can know of, in order: place in it + 1 = sequence number
         self.news = asyncio.Event()
+        self.last = ""  # command
         self._reader = reader
         self._writer = writer
         self._bytes_left: int | None = None
@@ -281,6 +280,7 @@ class Dialog:
             sock.fileno() >= 0 and sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED
         ):
             await asyncio.sleep(0.02)
+        self._writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
 
     def cut_after(self, count: int) -> None:
         """Reset the connection when so many more bytes have been written."""
@@ -320,6 +320,7 @@ class Dialog:
         named = name.upper().decode("ascii", "replace")
         shown = named if named in ("LOGIN", "AUTHENTICATE") else text.decode("utf-8", "replace")
         self.server.commands.append(shown)
+        self.last = shown
         return Command(tag.decode("ascii", "replace"), named, shown, parse_arguments(rest, literals))
 
     # --- the dialog --------------------------------------------------------------------------------------------------
@@ -427,7 +428,9 @@ class Dialog:
             await self.say(f"{command.tag} NO [AUTHENTICATIONFAILED] wrong login or password")
             return
         self.is_logged_in = True
-        self.server.most_open = max(self.server.most_open, sum(one.is_logged_in for one in self.server.dialogs))
+        crowd = [one.last for one in self.server.dialogs if one.is_logged_in]
+        if len(crowd) > 2:
+            self.server.crowds.append(crowd)
         await self.say(f"{command.tag} OK [CAPABILITY {self.capabilities}] welcome")
 
     async def log_out(self, command: Command) -> None:
@@ -551,11 +554,6 @@ class Dialog:
         items = []
         for name in names:
             shown, value = fetched(name, uid, message)
-            for fault in self.server.faults("item"):
-                assert fault.item is not None
-                if (other := fault.item(uid, message, shown)) is not None:
-                    with _counted(fault):
-                        value = other
             items.append(shown + b" " + value)
             if shown.startswith(b"BODY") and b".PEEK" not in name and self.writable:
                 message.flags.add(b"\\Seen")

@@ -28,15 +28,14 @@ class Unknown(Exception):
 
 @dataclass(eq=False)
 class Message:
-    """`size`, `internal`: what the listing says where it is not the truth. `quirk`: what it says to a FETCH by itself
+    """`lies`: FETCH items that it shows otherwise, with their values. `quirk`: what it says to a FETCH by itself
     (`hostile.Quirk`).
     """
 
     raw: bytes = field(repr=False)
     internal_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     flags: set[bytes] = field(default_factory=set)
-    size: int | None = None
-    internal: bytes | None = None
+    lies: dict[bytes, bytes] = field(default_factory=dict)
     quirk: Callable[..., Awaitable[str | bool]] | None = None
     number: int = field(default_factory=lambda: next(_numbers))  # stays the same in every folder, under every UID
 
@@ -168,14 +167,16 @@ def item_names(arguments: Argument) -> list[bytes]:
 
 def fetched(name: bytes, uid: int, message: Message) -> tuple[bytes, bytes]:
     """Return an item as a FETCH response names it, and its value."""
+    if name in message.lies:
+        return name, message.lies[name]
     if name == b"UID":
         return name, b"%d" % uid
     if name == b"FLAGS":
         return name, b"(" + b" ".join(sorted(message.flags)) + b")"
     if name == b"RFC822.SIZE":
-        return name, b"%d" % (len(message.raw) if message.size is None else message.size)
+        return name, b"%d" % len(message.raw)
     if name == b"INTERNALDATE":
-        return name, b'"%b"' % internaldate(message.internal_at) if message.internal is None else message.internal
+        return name, b'"%b"' % internaldate(message.internal_at)
     if name == b"EMAILID":
         return name, b"(M%d)" % message.number
     if name == b"ENVELOPE":
