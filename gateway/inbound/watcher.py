@@ -188,10 +188,13 @@ Action = Connect | Open | Renumber | Look | CatchUp | Ask | Idle | Sleep | Leave
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """`failures`: in a row, since the last completed look. `suspects`: UID → sessions that it may have cost.
+    """What is remembered from one decision to the next.
 
-    `leave_at`: when this session is to end, in time for the provider. `chores_from`: when the chores are due. `looked_at`: when the folder was last listed whatever the server said.
-    `false_alarms`: looks in a row that the server called for and that found nothing.
+    `leave_at`: when this session is to end, in time for the provider. `looked_at`: when the folder was last listed
+    whatever the server said. `chores_from`: when the chores are due. `is_behind`: there is more above the cursor than
+    was listed; `is_owing`: there is more that is owed than was asked for. `false_alarms`: looks in a row that the
+    server called for and that found nothing. `failures`: in a row, since the last completed look. `suspects`: UID →
+    sessions that it may have cost.
     """
 
     cursor: int = 0
@@ -199,6 +202,8 @@ class State:
     leave_at: float | None = None
     looked_at: float = 0.0
     chores_from: float = 0.0
+    is_behind: bool = False
+    is_owing: bool = False
     false_alarms: int = 0
     failures: int = 0
     refusals: int = 0
@@ -220,23 +225,30 @@ def decide(watch: Watch, state: State, event: Event, now: float, jitter: float) 
             # UIDs under suspicion were other messages' UIDs
             return replace(state, suspects={}), Renumber()
         case Opened(cursor):
-            return replace(state, cursor=cursor, looked_at=now), Look(cursor, few=False)
+            return replace(state, cursor=cursor, looked_at=now, is_behind=False), Look(cursor, few=False)
         case Looked(cursor, more, stirred):
+            overdue = now >= state.chores_from + CHORES_EVERY.total_seconds()
             false_alarms = state.false_alarms + 1 if stirred and cursor == state.cursor else 0
             suspects = acquit(state.suspects, cursor)
             state = replace(state, cursor=cursor, suspects=suspects, false_alarms=false_alarms)
-            if more:
-                return state, Look(cursor, few=False)
+            state = replace(state, is_behind=more)
+            if more:  # a long backlog; the other folders are not kept waiting until its end
+                return state, Ask() if overdue else Look(cursor, few=False)
             state = replace(state, failures=0)
             if now >= state.chores_from:
                 return state, CatchUp()
             return _onward(watch, state, stirred, now)
         case CaughtUp(more, stirred):
-            if more:  # new mail first, and then the next batch
+            overdue = now >= state.chores_from + CHORES_EVERY.total_seconds()
+            if more and not overdue:  # new mail first, and then the next batch
                 return state, Look(state.cursor, few=True) if stirred else CatchUp()
-            return replace(state, chores_from=now + _a_little_less(CHORES_EVERY, jitter)), Ask()
+            return replace(state, is_owing=more), Ask()
         case Asked(stirred):
-            return _onward(watch, state, stirred, now)
+            due = now if state.is_owing else now + _a_little_less(CHORES_EVERY, jitter)
+            state = replace(state, chores_from=due, is_owing=False)
+            if state.is_behind:
+                return state, Look(state.cursor, few=False)
+            return (state, CatchUp()) if due <= now and not stirred else _onward(watch, state, stirred, now)
         case Waited(stirred, can_idle):
             state = replace(state, can_idle=state.can_idle and can_idle)
             if now - state.looked_at >= watch.look_every(state.can_idle) - 1:

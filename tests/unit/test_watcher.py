@@ -200,4 +200,26 @@ def test_those_that_began_together_drift_apart() -> None:
     state, _ = decide(WATCH, State(), Connected(True), 0.0, 0.8)
     assert state.leave_at == 12 * 3600 * 0.8
     state, _ = decide(WATCH, state, CaughtUp(), 0.0, 0.8)
+    state, _ = decide(WATCH, state, Asked(), 0.0, 0.8)
     assert state.chores_from == 48.0
+
+
+def test_a_long_backlog_does_not_keep_the_other_folders_waiting() -> None:
+    state, action = play(*QUIET[:3], Looked(2005, more=True))
+    assert action == Look(2005, few=False)
+    state, action = decide(WATCH, state, Looked(4005, more=True), 61.0, 0.0)
+    assert action == Ask()
+    state, action = decide(WATCH, state, Asked(), 62.0, 0.0)
+    assert action == Look(4005, few=False)
+    state, action = decide(WATCH, state, Looked(6005, more=True), 63.0, 0.0)
+    assert action == Look(6005, few=False)
+
+
+def test_much_that_is_owed_does_not_keep_the_other_folders_waiting() -> None:
+    state, _ = play(*QUIET[:4])
+    assert decide(WATCH, state, CaughtUp(more=True), 59.0, 0.0)[1] == CatchUp()
+    state, action = decide(WATCH, state, CaughtUp(more=True), 60.0, 0.0)
+    assert action == Ask()
+    state, action = decide(WATCH, state, Asked(), 61.0, 0.0)
+    assert action == CatchUp()
+    assert decide(WATCH, state, CaughtUp(more=True), 62.0, 0.0)[1] == CatchUp()
