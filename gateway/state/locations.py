@@ -195,7 +195,6 @@ def _relist(db: sqlite3.Connection, listing: Relisting) -> Relisted:
             new.append((sighting.uid, sighting.size))
         settled.add(sighting.uid)
     matching.settle(db, place, listing.role, moved, listing.at)
-    _forget_former(db, place, [known.id for _, known in moved])
     owed.owe(db, place, new, RENUMBERED, listing.at)
     leave_alone(db, place, [(uid, uid) for uid in left])
     if listing.last:
@@ -207,14 +206,3 @@ def _relist(db: sqlite3.Connection, listing: Relisting) -> Relisted:
             for other in "<>":  # not `!=`: that walks over all that lies there now
                 db.execute(f"DELETE FROM {table} WHERE touchpoint = ? AND folder = ? AND uidvalidity {other} ?", place)
     return Relisted(len(moved), len(new), len(left))
-
-
-def _forget_former(db: sqlite3.Connection, place: Place, messages: Sequence[int]) -> None:
-    """These have a location under the new UIDVALIDITY of the folder; those under others are of no use."""
-    if messages:
-        db.execute(
-            "DELETE FROM location WHERE (touchpoint, folder, uidvalidity, uid) IN (SELECT touchpoint, folder,"
-            " uidvalidity, uid FROM location WHERE message IN (SELECT value FROM json_each(?)) AND touchpoint = ?"
-            " AND folder = ? AND uidvalidity != ?)",
-            (json.dumps(list(messages)), *place),
-        )

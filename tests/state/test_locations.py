@@ -98,6 +98,12 @@ def test_what_the_server_does_not_show_is_like_nothing(room: Postroom, inbox: Pl
     assert room.relocate(ELSEWHERE, (1, 0)) == set()
 
 
+def test_in_one_batch_two_that_were_not_shown_are_two(room: Postroom, inbox: Place) -> None:
+    items = [room.item(inbox, 1), room.item(ELSEWHERE, 1)]
+    unknown = [replace(item, arrival=replace(item.arrival, fingerprint=0)) for item in items]
+    assert [result.kind for result in room.take(*unknown)] == ["new", "new"]
+
+
 # --- moves -----------------------------------------------------------------------------------------------------------
 
 
