@@ -448,7 +448,7 @@ def test_one_hostile_server_costs_nine_healthy_touchpoints_nothing_and_loses_not
     with contextlib.ExitStack() as ending, onlooker.looking():
         ending.callback(lambda: print(story.table(), latencies.table(), sep="\n"))
         with customers.writing():
-            time.sleep(6)  # the measured time without the hostile one: nothing is waited for
+            time.sleep(5)  # the measured time without the hostile one: nothing is waited for
             latencies.hostile_from = time.monotonic()
             memory_before = story.memory.now
             daemon.site.touchpoints.append(

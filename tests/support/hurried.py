@@ -2,10 +2,10 @@
 
     python tests/support/hurried.py PORT:RATE run
 
-With the IMAP server on PORT it has less patience than with others (a second for a connection, 0.6 s for an answer);
-it rests a fortieth of the time after a failure; and what the inbound path takes for the time of day runs RATE times as
-fast, so that the fifteen minutes after which a placeholder stands in for a message pass in a test. Where it polls every
-few seconds, the chores of each minute come RATE times as often, too.
+With the IMAP server on PORT it has less patience than with others: a second for a connection or a goodbye, half a
+second for an answer. It rests a sixtieth of the time after a failure. What the inbound path takes for the time of day
+runs RATE times as fast, so that the fifteen minutes after which a placeholder stands in for a message pass in a test.
+Where it polls every few seconds, the chores of each minute come RATE times as often, too.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from gateway.cli.main import main
 from gateway.inbound import mailbox, session, watcher  # with all that they import
 
 CONNECT_SECONDS = 1.0
-ANSWER_SECONDS = 0.6
-SHORTER = 40
+ANSWER_SECONDS = 0.5
+SHORTER = 60
 QUICK_POLL = timedelta(seconds=5)
 
 
@@ -52,6 +52,8 @@ def hurry(port: int, rate: int) -> None:
         return turn(watch, *arguments)
 
     assert mailbox.__name__ in sys.modules
+    assert session.LOGOUT_SECONDS > CONNECT_SECONDS
+    session.LOGOUT_SECONDS = CONNECT_SECONDS  # type: ignore[misc]  # as above
     for replaced, by in ((datetime, Hurried), (dial, connect), (rest, rest_after), (turn, decide)):
         places = [
             (module, name)
