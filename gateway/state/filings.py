@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway.model import FilingAction, Location, Role
@@ -29,6 +29,8 @@ _PLACES: Final = {
     FilingAction.RELEASE: (Role.JUNK,),
     FilingAction.JUNK: (Role.QUEUE,),
 }
+# What a filing without a target is done for: that the message lies in a folder of this role
+_TOWARDS: Final = {FilingAction.RELEASE: Role.QUEUE, FilingAction.JUNK: Role.JUNK}
 _MARKS_FIRST: Final = {FilingAction.SEEN: 0, FilingAction.ANSWERED: 1}  # a move takes the UID away
 
 
@@ -36,6 +38,9 @@ _MARKS_FIRST: Final = {FilingAction.SEEN: 0, FilingAction.ANSWERED: 1}  # a move
 class Filing:
     """One thing to do, and where the message lies now. `tries` counts those begun. `message_id` ("" where it has
     none) and `fingerprint`: by which a copy is found that an earlier try has left in `target`.
+
+    `copying`: such a copy may be there, for a COPY has been about to be sent. `copy_uid`, `copy_uidvalidity`: where
+    in `target` it lies, as far as the ledger knows; None where it does not, or nothing was copied.
     """
 
     message: int
@@ -47,6 +52,9 @@ class Filing:
     uid: int
     message_id: str
     fingerprint: int
+    copying: bool = False
+    copy_uid: int | None = None
+    copy_uidvalidity: int | None = None
 
 
 Row = tuple[int, FilingAction, str, str, int]  # message, action, touchpoint, target, due at (ms)
@@ -61,11 +69,13 @@ def add(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
     )
 
 
-def drop(db: sqlite3.Connection, action: FilingAction, messages: Sequence[int]) -> None:
-    """For use inside other operations: this is not to be done any more."""
+def drop(db: sqlite3.Connection, action: FilingAction, messages: Sequence[int], *, half_done: bool = True) -> None:
+    """For use inside other operations: this is not to be done any more. Without `half_done` what may have been copied
+    is not forgotten: else the message stays where it was copied from.
+    """
     db.execute(
-        "DELETE FROM filing WHERE action = ? AND message IN (SELECT value FROM json_each(?))",
-        (action.value, json.dumps(list(messages))),
+        "DELETE FROM filing WHERE action = ? AND message IN (SELECT value FROM json_each(?)) AND NOT (copying AND ?)",
+        (action.value, json.dumps(list(messages)), not half_done),
     )
 
 
@@ -77,11 +87,11 @@ def due(db: sqlite3.Connection, touchpoint: str, now_ms: int, limit: int) -> lis
     """
     rows = db.execute(
         "SELECT filing.message, action, target, filing.tries, next_at, location.folder, location.uidvalidity, uid,"
-        " coalesce(message_id, ''), fingerprint, coalesce(folder.role, '') FROM filing"
+        " coalesce(message_id, ''), fingerprint, copying, coalesce(folder.role, '') FROM filing"
         " JOIN location ON location.message = filing.message AND location.touchpoint = filing.touchpoint"
         " JOIN message ON message.id = filing.message"
         " LEFT JOIN folder ON folder.touchpoint = location.touchpoint AND folder.folder = location.folder"
-        " WHERE filing.touchpoint = ? AND next_at <= ?"
+        " WHERE filing.touchpoint = ? AND next_at <= ? AND location.folder != target"
         " AND (folder.uidvalidity IS NULL OR folder.uidvalidity = location.uidvalidity)"
         " AND CASE action WHEN 'release' THEN folder.role = 'junk' WHEN 'move' THEN folder.role = 'queue'"
         " WHEN 'junk' THEN folder.role = 'queue' ELSE folder.role IS NOT 'sent' END"
@@ -89,13 +99,32 @@ def due(db: sqlite3.Connection, touchpoint: str, now_ms: int, limit: int) -> lis
         (touchpoint, now_ms, 4 * limit),  # a message may lie in several places
     )
     found: dict[tuple[int, FilingAction], tuple[tuple[int, ...], Filing]] = {}
-    for message, name, target, tries, next_at, folder, uidvalidity, uid, message_id, fingerprint, role in rows:
+    for message, name, target, tries, next_at, folder, uidvalidity, uid, message_id, key, begun, role in rows:
         action = FilingAction(name)
         rank = (next_at, message, _MARKS_FIRST.get(action, 2), _PLACES[action].index(role), uid)
-        filing = Filing(message, action, target, tries, folder, uidvalidity, uid, message_id, fingerprint)
+        filing = Filing(message, action, target, tries, folder, uidvalidity, uid, message_id, key, bool(begun))
         if (message, action) not in found or rank < found[message, action][0]:
             found[message, action] = rank, filing
-    return [filing for _, filing in sorted(found.values(), key=lambda one: one[0])][:limit]
+    first = [filing for _, filing in sorted(found.values(), key=lambda one: one[0])][:limit]
+    return [_with_copy(db, touchpoint, filing) if filing.copying else filing for filing in first]
+
+
+def _with_copy(db: sqlite3.Connection, touchpoint: str, filing: Filing) -> Filing:
+    """Say where the copy lies. Of a filing without a target the folder of the copy is the target from now on."""
+    row = db.execute(
+        "SELECT location.folder, location.uidvalidity, uid FROM location LEFT JOIN folder USING (touchpoint, folder)"
+        " WHERE message = ? AND location.touchpoint = ? AND location.folder != ?"
+        " AND (folder.uidvalidity IS NULL OR folder.uidvalidity = location.uidvalidity)"
+        " AND CASE ? WHEN '' THEN role IS ? ELSE location.folder = ? END ORDER BY uid DESC LIMIT 1",
+        (
+            *(filing.message, touchpoint, filing.folder),
+            *(filing.target, _TOWARDS.get(filing.action), filing.target),
+        ),
+    ).fetchone()
+    if row is None:
+        return filing
+    target, uidvalidity, uid = row
+    return replace(filing, target=target, copy_uid=uid, copy_uidvalidity=uidvalidity)
 
 
 def waiting(db: sqlite3.Connection, touchpoint: str, now_ms: int) -> bool:
@@ -114,6 +143,40 @@ def begin(db: sqlite3.Connection, trying: tuple[str, Sequence[tuple[int, FilingA
         "UPDATE filing SET tries = tries + 1, next_at = ? WHERE message = ? AND action = ? AND touchpoint = ?",
         [(next_at, message, action.value, touchpoint) for message, action in tried],
     )
+
+
+@each
+def copying(db: sqlite3.Connection, trying: tuple[str, Sequence[tuple[int, FilingAction]]]) -> None:
+    """Operation: before a COPY is sent, record that copies of these (message, action) may lie in the target."""
+    touchpoint, copied = trying
+    db.executemany(
+        "UPDATE filing SET copying = 1 WHERE message = ? AND action = ? AND touchpoint = ?",
+        [(message, action.value, touchpoint) for message, action in copied],
+    )
+
+
+@each
+def copied(db: sqlite3.Connection, found: tuple[str, int, FilingAction, Location]) -> None:
+    """Operation: the copy of a message lies here; the other half of the move is still to be done."""
+    touchpoint, message, action, now = found
+    waiting = "SELECT 1 FROM filing WHERE message = ? AND action = ? AND touchpoint = ? AND copying"
+    if db.execute(waiting, (message, action.value, touchpoint)).fetchone():
+        insert_many(db, _LOCATION, [(touchpoint, now.folder, now.uidvalidity, now.uid, message)])
+
+
+def located_in(db: sqlite3.Connection, touchpoint: str, folder: str, uids: Collection[int]) -> set[int]:
+    """Return those of `uids` in a folder where a message of ours is known to lie, under whatever UIDVALIDITY: a copy
+    that we look for is none of these.
+    """
+    where = "WHERE touchpoint = :touchpoint AND folder = :folder AND location.uidvalidity"
+    after = f"SELECT uidvalidity FROM location {where} > ruled.uidvalidity ORDER BY uidvalidity LIMIT 1"
+    rows = db.execute(  # from one UIDVALIDITY to the next, not along all that lies there
+        f"WITH RECURSIVE ruled (uidvalidity) AS (SELECT 0 UNION ALL SELECT ({after}) FROM ruled"
+        f" WHERE ruled.uidvalidity IS NOT NULL) SELECT location.uid FROM ruled CROSS JOIN location {where}"
+        " = ruled.uidvalidity AND uid IN (SELECT value FROM json_each(:uids))",
+        {"touchpoint": touchpoint, "folder": folder, "uids": json.dumps(list(uids))},
+    )
+    return {uid for (uid,) in rows}
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,9 +165,9 @@ def settle(db: sqlite3.Connection, place: Place, role: Role, moved: Sequence[tup
             _carry_debt(db, place, uid, known.id, at)
     if not moved:
         return
-    # Somebody has been quicker: if they take it back, that is their wish
+    # Somebody has been quicker: if they take it back, that is their wish. A copy of our own looks the same.
     superseded = FilingAction.RELEASE if role is Role.QUEUE else FilingAction.JUNK
-    filings.drop(db, superseded, [known.id for _, known in moved])
+    filings.drop(db, superseded, [known.id for _, known in moved], half_done=False)
     if role is not Role.QUEUE:
         return
     if freed := [known.id for _, known in moved if known.quarantine == quarantine.BY_JUNK]:

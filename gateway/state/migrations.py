@@ -68,9 +68,10 @@ CREATE TABLE location (
 CREATE INDEX location_message ON location (message);
 
 -- What is still to be done with a message at the provider. action: seen | answered | move | release | junk
+-- copying: 1 once a COPY may have been sent, the first half of a move where the server knows no MOVE.
 CREATE TABLE filing (
     message INTEGER NOT NULL, action TEXT NOT NULL, touchpoint TEXT NOT NULL, target TEXT NOT NULL,
-    tries INTEGER NOT NULL, since_at INTEGER NOT NULL, next_at INTEGER NOT NULL,
+    tries INTEGER NOT NULL, since_at INTEGER NOT NULL, next_at INTEGER NOT NULL, copying INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (message, action)) WITHOUT ROWID;
 CREATE INDEX filing_due ON filing (touchpoint, next_at);
 

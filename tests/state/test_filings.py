@@ -223,3 +223,63 @@ def test_a_mark_prefers_the_watched_folder(room: Postroom, inbox: Place) -> None
     room.relocate(junk, (1, 11), role=Role.JUNK)
     room.change("INSERT INTO location VALUES ('support', 'Archive', 1, 2, ?)", message)
     assert [filing.folder for filing in due(room)] == ["INBOX"]
+
+
+# --- a move in two halves, where the server knows no MOVE ------------------------------------------------------------
+
+
+def copying(room: Postroom, *tried: tuple[int, FilingAction]) -> None:
+    room.store.submit(filings.copying, (T, tried)).result(5)
+
+
+def copied(room: Postroom, message: int, action: FilingAction, *now: Any) -> None:
+    room.store.submit(filings.copied, (T, message, action, Location(*now))).result(5)
+
+
+def copies(room: Postroom) -> list[tuple[bool, str, int | None, int | None]]:
+    return [(one.copying, one.target, one.copy_uidvalidity, one.copy_uid) for one in due(room)]
+
+
+def test_that_a_copy_may_be_there_is_known_and_where_it_lies_once_it_was_seen(room: Postroom, inbox: Place) -> None:
+    message = room.arrive(inbox, 1, filings=(Filing(MOVE, "Archive"),))
+    assert copies(room) == [(False, "Archive", None, None)]
+    copying(room, (message, MOVE))
+    assert copies(room) == [(True, "Archive", None, None)]
+    copied(room, message, MOVE, "Archive", 3, 44)
+    assert copies(room) == [(True, "Archive", 3, 44)]
+    assert room.places(message) == [("Archive", 3, 44), ("INBOX", 7, 1)]
+    done(room, message, MOVE, Location("INBOX", 7, 1), Location("Archive", 3, 44))
+    copied(room, message, MOVE, "Archive", 3, 45)  # too late
+    assert (due(room), room.places(message)) == ([], [("Archive", 3, 44)])
+
+
+def test_the_copy_in_a_watched_folder_is_not_moved_on_to_itself(room: Postroom, inbox: Place) -> None:
+    elsewhere = room.watch("Elsewhere", uidvalidity=5)
+    message = room.arrive(inbox, 9, 11, filings=(Filing(MOVE, "Elsewhere"),))
+    copying(room, (message, MOVE))
+    assert room.relocate(elsewhere, (2, 11)) == {2}
+    assert [(one.folder, one.uid, one.copy_uidvalidity, one.copy_uid) for one in due(room)] == [("INBOX", 9, 5, 2)]
+
+
+@pytest.mark.parametrize("action", [FilingAction.RELEASE, FilingAction.JUNK])
+def test_our_own_copy_is_nobody_who_was_quicker(room: Postroom, inbox: Place, action: FilingAction) -> None:
+    junk = room.watch("Junk", Role.JUNK, uidvalidity=4)
+    if action is FilingAction.JUNK:
+        source, target, role = inbox, junk, Role.JUNK
+    else:
+        source, target, role = junk, inbox, Role.QUEUE
+    message = room.arrive(source, 1, 11, filings=(Filing(action),))
+    assert copies(room) == [(False, "", None, None)]
+    copying(room, (message, action))
+    room.relocate(target, (2, 11), role=role)
+    assert copies(room) == [(True, target.folder, target.uidvalidity, 2)], "what is left of it is still to be done"
+
+
+def test_what_is_located_is_nobody_elses_copy(room: Postroom, inbox: Place) -> None:
+    message, twin = room.arrive(inbox, 1, 11), room.arrive(inbox, 2, 11, filings=(Filing(MOVE, "Archive"),))
+    done(room, message, MOVE, None, Location("Archive", 3, 44))
+    done(room, message, MOVE, None, Location("Archive", 2, 9))
+    copying(room, (twin, MOVE))
+    assert copies(room) == [(True, "Archive", None, None)]
+    assert room.store.read(filings.located_in, T, "Archive", [9, 44, 45]).result(5) == {9, 44}
+    assert room.store.read(filings.located_in, T, "Nowhere", [9, 44]).result(5) == set()

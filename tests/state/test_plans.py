@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.model import Filing, FilingAction, Placeholder, Role
+from gateway.model import Filing, FilingAction, Location, Placeholder, Role
 from gateway.state import chores, filings, folders, locations, mailboxes, owed, quarantine, sent
 from gateway.state.filings import Filed
 from gateway.state.folders import Place
@@ -75,6 +75,8 @@ OPERATIONS: list[tuple[str, Any, Any]] = [
     ("pass over", owed.pass_over, Passage(*INBOX, 7, 9, (Owed(9, 1, "NO", 1, NOW),), (5,), NOW)),
     ("begin", filings.begin, (T, ((1, FilingAction.SEEN),), NOW)),
     ("done", filings.done, Filed(1, FilingAction.SEEN)),
+    ("copying", filings.copying, (T, ((1, FilingAction.SEEN),))),
+    ("copied", filings.copied, (T, 1, FilingAction.SEEN, Location("INBOX", 7, 1))),
     ("note the modseq", folders.note_modseq, (INBOX, 5)),
     ("learn", sent.learn, Learning(T, (Candidate(1, "<x>", "<6@c>", ()),))),
 ]
@@ -89,6 +91,7 @@ QUESTIONS: list[tuple[str, Any, tuple[Any, ...]]] = [
     ("placeholders", owed.placeholders_due, (INBOX, NOW, 10)),
     ("count owed", owed.count_owed, (T,)),
     ("filings", filings.due, (T, NOW, 10)),
+    ("located in", filings.located_in, (T, "INBOX", [1])),
     ("quarantine", quarantine.list_quarantine, ()),
     ("examine", sent.examine, (T, [Candidate(1, "<x>", "<y>", ("<6@c>",))])),
     ("folders where something is due", chores.due_folders, (T, NOW, 5)),
