@@ -14,7 +14,7 @@ from typing import Final
 from gateway.model import Arrival, Role, to_ms
 from gateway.rules.conversation import answer, thread_key, thread_keys
 from gateway.state import conversations, matching, owed, raw
-from gateway.state.conversations import as_json
+from gateway.state.conversations import Conversation, as_json
 from gateway.state.folders import leave_alone, located, move_cursor
 from gateway.state.mailboxes import Kind, place_of
 from gateway.state.matching import Matcher
@@ -36,13 +36,16 @@ _THREAD: Final = "INSERT OR IGNORE INTO thread (key, conversation)"
 class Candidate:
     """The ids of a message in Sent. `original_id`: what its Message-ID was before the provider replaced it, or "".
 
-    `references`: of In-Reply-To and References, the likeliest parent first.
+    `references`: of In-Reply-To and References, the likeliest parent first. `auto_submitted`: a machine wrote it.
+    `recipients`: addresses of To and Cc, in small letters; empty where nobody knows.
     """
 
     uid: int
     message_id: str
     original_id: str
     references: tuple[str, ...]
+    auto_submitted: bool = False
+    recipients: tuple[str, ...] = ()
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -50,23 +53,26 @@ class Candidate:
 
 
 def examine(db: sqlite3.Connection, touchpoint: str, candidates: Sequence[Candidate]) -> dict[int, int]:
-    """Return the conversation by UID of those that answer one of ours and did not go through us."""
-    parents = {one.uid: thread_keys(touchpoint, (*one.references, *one.ids)) for one in candidates}
-    threads = find_threads(db, {key for keys in parents.values() for key in keys})
+    """Return the conversation by UID of those that refer to one of ours, did not go through us, and are no copies of
+    what came to us as well: mail of ours to ourselves.
+    """
+    parents = {one.uid: thread_keys(touchpoint, one.references) for one in candidates}
+    own = {one.uid: thread_keys(touchpoint, one.ids) for one in candidates}
+    threads = find_threads(db, {key for keys in (*parents.values(), *own.values()) for key in keys})
     tied = {uid: [threads[key] for key in keys if key in threads] for uid, keys in parents.items()}
-    ours = _sent_through_us(db, touchpoint, {conversation for found in tied.values() for conversation in found})
-    return {
-        one.uid: tied[one.uid][0]
-        for one in candidates
-        if tied[one.uid] and not ours & set(thread_keys(touchpoint, one.ids))
-    }
+    ours = _known_ids(db, touchpoint, set(threads.values()))
+    return {one.uid: tied[one.uid][0] for one in candidates if tied[one.uid] and ours.isdisjoint(own[one.uid])}
 
 
-def _sent_through_us(db: sqlite3.Connection, touchpoint: str, wanted: set[int]) -> set[int]:
+def _known_ids(db: sqlite3.Connection, touchpoint: str, wanted: set[int]) -> set[int]:
+    """Return the keys of what went out through us in these conversations, and of what came."""
     if not wanted:
         return set()
+    these = "conversation IN (SELECT value FROM json_each(:wanted)) AND message_id IS NOT NULL"
     rows = db.execute(
-        "SELECT message_id FROM outbox WHERE conversation IN (SELECT value FROM json_each(?))", (as_json(wanted),)
+        f"SELECT message_id FROM outbox WHERE {these}"
+        f" UNION ALL SELECT message_id FROM message WHERE {these} AND origin IN ('queue', 'junk')",
+        {"wanted": as_json(wanted)},
     )
     return {thread_key(touchpoint, message_id) for (message_id,) in rows if message_id}
 
@@ -149,7 +155,7 @@ def _record(db: sqlite3.Connection, item: SentArrival) -> Recorded:
     insert_many(db, _LOCATION, [(*place, uid, arrival.id)])
     own = thread_keys(arrival.touchpoint, item.candidate.ids)
     insert_many(db, _THREAD, [(key, conversation.id) for key in own])
-    if internal_at > _last_inbound_at(db, conversation.id):
+    if _is_answer(db, item.candidate, conversation, internal_at):
         conversation.state = answer(conversation.state)
     db.execute(
         "UPDATE conversation SET state = ?, last_at = ? WHERE id = ?",
@@ -158,14 +164,22 @@ def _record(db: sqlite3.Connection, item: SentArrival) -> Recorded:
     return Recorded(conversation.id, "new")
 
 
-def _last_inbound_at(db: sqlite3.Connection, conversation: int) -> int:
-    """Return when the customer last wrote: what is in quarantine or discarded waits for no answer."""
-    (at,) = db.execute(
-        "SELECT coalesce(max(internal_at), 0) FROM message WHERE conversation = ? AND origin IN ('queue', 'junk')"
-        " AND quarantine = 0 AND discarded = 0",
-        (conversation,),
-    ).fetchone()
-    return int(at)
+def _is_answer(db: sqlite3.Connection, candidate: Candidate, conversation: Conversation, internal_at: int) -> bool:
+    """Did a person write to somebody who wrote to us, and nobody since? A forward to a colleague answers nothing.
+
+    What is in quarantine or discarded waits for no answer.
+    """
+    if candidate.auto_submitted:
+        return False
+    rows = db.execute(
+        "SELECT coalesce(sender, ''), max(internal_at) FROM message WHERE conversation = ?"
+        " AND origin IN ('queue', 'junk') AND quarantine = 0 AND discarded = 0 GROUP BY 1",
+        (conversation.id,),
+    ).fetchall()
+    writers = {conversation.sender.lower(), *(sender.lower() for sender, _ in rows)}
+    if candidate.recipients and writers.isdisjoint(candidate.recipients):
+        return False
+    return all(internal_at > last_at for _, last_at in rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,6 +109,18 @@ def test_a_provider_that_rewrites_ids_teaches_us_the_new_one(room: Postroom, que
     assert room.route(answer, "<b@c>", "<rewritten@provider>").conversation == question
 
 
+def test_only_what_it_refers_to_ties_it(room: Postroom, question: int) -> None:
+    room.route(room.arrive(Place(T, "INBOX", 7), 2), "<b@c>", "<w@us>", "<a@c>")
+    assert examine(room, Candidate(1, "<w@us>", "", ())) == {}
+    assert examine(room, Candidate(1, "<w@us>", "", ("<a@c>",))) == {1: question}
+
+
+@pytest.mark.parametrize("ids", [("<B@c>", ""), ("<rewritten@provider>", "<b@c>")])
+def test_mail_to_ourselves_has_come_already(room: Postroom, question: int, ids: tuple[str, str]) -> None:
+    room.route(room.arrive(Place(T, "INBOX", 7), 2), "<b@c>", "<a@c>")
+    assert examine(room, Candidate(1, *ids, ("<a@c>",))) == {}
+
+
 # --- taken -----------------------------------------------------------------------------------------------------------
 
 
@@ -171,6 +184,25 @@ def test_a_conversation_in_quarantine_stays_there(room: Postroom, folder: Place)
     spam = room.route(room.arrive(Place(T, "INBOX", 7), 1), "<s@c>", verdict=SPAM).conversation
     record(room, arrival(room, folder, 11, 21, LATER, "<s@c>"))
     assert room.show(spam)["state"] == "quarantined"
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({"auto_submitted": True}, "open"),
+        ({"recipients": ("colleague@example.com",)}, "open"),
+        ({"recipients": ("colleague@example.com", "c@customer.example")}, "answered"),
+        ({"recipients": ("d@customer.example",)}, "answered"),
+    ],
+    ids=["a vacation note", "a forward", "to all", "to the one who wrote last"],
+)
+def test_what_nobody_wrote_to_the_customer_answers_nothing(
+    room: Postroom, folder: Place, question: int, changes: dict[str, Any], state: str
+) -> None:
+    room.route(room.arrive(Place(T, "INBOX", 7), 2), "<b@c>", "<a@c>", sender="D@customer.example")
+    item = arrival(room, folder)
+    assert record(room, replace(item, candidate=replace(item.candidate, **changes))).kind == "new"
+    assert room.show(question)["state"] == state
 
 
 def test_what_belongs_to_nothing_after_all_is_left_alone(room: Postroom, folder: Place) -> None:
