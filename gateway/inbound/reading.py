@@ -42,10 +42,10 @@ class Reading(Searching):
             own = " X-GM-MSGID"
         return f"UID RFC822.SIZE INTERNALDATE{own}"
 
-    async def uids_above(self, uid: int) -> list[int]:
-        """Return the UIDs above `uid`, ascending, and forget what stirred before."""
+    async def uids_above(self, uid: int, most: int | None = None) -> list[int]:
+        """Return the first `most` UIDs above `uid`, ascending, and forget what stirred before."""
         self._wire.calm()
-        return await self.uids(uid + 1)
+        return await self.uids(uid + 1, most=most)
 
     async def listed_above(self, uid: int) -> list[Listed]:
         """Return all messages above `uid` with their sizes, ascending, and forget what stirred before.

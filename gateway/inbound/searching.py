@@ -33,9 +33,12 @@ class Searching(Dialog):
     _exists = 0
     _uidnext: int | None = None
 
-    async def uids(self, low: int, high: int | None = None) -> list[int]:
-        """Return all UIDs in the open folder from `low` to `high`, or to the end, ascending."""
-        return await self._look_through(low, high, "")
+    async def uids(self, low: int, high: int | None = None, most: int | None = None) -> list[int]:
+        """Return the UIDs in the open folder from `low` to `high`, or to the end, ascending: the first `most` of them.
+
+        With `most`, no more of the folder is listed than it takes to find so many.
+        """
+        return await self._look_through(low, high, "", most)
 
     async def uids_since(self, day: date) -> list[int]:
         """Return the UIDs of messages with an INTERNALDATE on or after `day` (the server's calendar), ascending."""
@@ -62,11 +65,11 @@ class Searching(Dialog):
         await self._in_batches(uids, ask, found=there, loose=True)
         return [uid for uid in uids if uid in there]
 
-    async def _look_through(self, low: int, high: int | None, criteria: str) -> list[int]:
+    async def _look_through(self, low: int, high: int | None, criteria: str, most: int | None = None) -> list[int]:
         low, top = max(low, 1), LARGEST_UID if high is None else min(high, LARGEST_UID)
         found: list[int] = []
         width = self._width()
-        while low <= top:
+        while low <= top and (most is None or len(found) < most):
             end = min(low + width - 1, top)
             window = await self._window(low, end, criteria, last=high is None and end == top)
             found += window
@@ -77,7 +80,7 @@ class Searching(Dialog):
             low = end + 1
             if self._uidnext and low >= self._uidnext:
                 width = LARGEST_UID  # only what has come since the folder was opened
-        return found
+        return found[:most]
 
     def _width(self) -> int:
         """Return how many UIDs to ask for at first: all, but of a large folder about a window full."""

@@ -168,6 +168,17 @@ async def test_a_small_folder_is_listed_in_one_question() -> None:
         assert folder.searches == 1
 
 
+async def test_the_beginning_of_a_backlog_is_listed_without_the_rest() -> None:
+    uids = list(range(1, 2_000_000, 2))
+    folder = LargeFolder(uids, esearch=False)
+    async with selected(folder.server) as (client, session):
+        assert await client.call(session.uids_above, 4, 2001) == uids[2:2003]
+        assert await client.call(session.uids, 4, None, 2001) == uids[2:2003]
+        assert await client.call(session.uids, 4, 10, 2) == [5, 7]
+        assert await client.call(session.uids, 1, None, 0) == []
+        assert folder.searches == 3
+
+
 @pytest.mark.parametrize("answer", ["* ESEARCH UID ALL 1:4294967295", "* SEARCH 1" + " 1" * 60_000])
 async def test_a_server_that_lists_more_than_there_can_be_is_not_believed(answer: str) -> None:
     server = ImapServer()
