@@ -26,15 +26,14 @@ def recent_low(db: sqlite3.Connection, place: Place, count: int) -> int:
 
     A stretch that is left alone is not worth listing: where the count ends in one, the listing begins behind it.
     """
-    uids = [
-        uid
-        for (uid,) in db.execute(
-            f"SELECT uid FROM location WHERE {_IN_PLACE} ORDER BY uid DESC LIMIT ?", (*place, count)
-        )
-    ]
+    recent = f"SELECT uid FROM location WHERE {_IN_PLACE} ORDER BY uid DESC LIMIT"
     stretches = db.execute(
         f"SELECT low, high FROM left_alone WHERE {_IN_PLACE} ORDER BY low DESC LIMIT ?", (*place, count)
     ).fetchall()
+    last = db.execute(f"{recent} 1 OFFSET ?", (*place, count - 1)).fetchone()
+    if last is not None and (not stretches or stretches[0][1] < last[0]):
+        return int(last[0])  # mostly: all of them are ours
+    uids = [uid for (uid,) in db.execute(f"{recent} ?", (*place, count))]
     passed = 0  # of uids
     for low, high in stretches:
         while passed < len(uids) and uids[passed] > high:
