@@ -12,18 +12,22 @@ from gateway.state.folders import Place
 from gateway.state.store import each
 
 
-def due_folders(db: sqlite3.Connection, touchpoint: str, now_ms: int, largest: int) -> set[str]:
-    """Return the folders where something that is owed is due for another try, or a placeholder is due for it.
+def due_folders(
+    db: sqlite3.Connection, touchpoint: str, now_ms: int, largest: int, folders: Collection[str]
+) -> set[str]:
+    """Return those of `folders` where something that is owed is due for another try, or a placeholder is due for it.
 
-    `largest`: bytes; what was too large before and is not any more is due.
+    `largest`: bytes; what was too large before and is not any more is due. In Sent nothing stands for what is missing.
     """
     rows = db.execute(
-        "SELECT DISTINCT folder FROM unfetched WHERE touchpoint = ? AND (next_at <= ?"
-        " OR (next_at IS NULL AND size <= ?) OR (tries > 0 AND (next_at IS NULL OR first_at <= ?)"
+        "SELECT folder FROM folder WHERE touchpoint = ? AND folder IN (SELECT value FROM json_each(?))"
+        " AND EXISTS (SELECT 1 FROM unfetched WHERE unfetched.touchpoint = folder.touchpoint"
+        " AND unfetched.folder = folder.folder AND unfetched.uidvalidity = folder.uidvalidity AND (next_at <= ?"
+        " OR (next_at IS NULL AND size <= ?) OR (role != 'sent' AND tries > 0 AND (next_at IS NULL OR first_at <= ?)"
         " AND NOT EXISTS (SELECT 1 FROM location WHERE location.touchpoint = unfetched.touchpoint"
         " AND location.folder = unfetched.folder AND location.uidvalidity = unfetched.uidvalidity"
-        " AND location.uid = unfetched.uid)))",
-        (touchpoint, now_ms, largest, now_ms - owed.PLACEHOLDER_AFTER_MS),
+        " AND location.uid = unfetched.uid))))",
+        (touchpoint, json.dumps(list(folders)), now_ms, largest, now_ms - owed.PLACEHOLDER_AFTER_MS),
     )
     return {folder for (folder,) in rows}
 

@@ -128,6 +128,12 @@ def note_reconciled(db: sqlite3.Connection, noted: tuple[Place, int]) -> None:
 # --- for use inside other operations ---------------------------------------------------------------------------------
 
 
+def rules(db: sqlite3.Connection, place: Place) -> bool:
+    """Is this the UIDVALIDITY in which the folder counts?"""
+    found = "SELECT 1 FROM folder WHERE touchpoint = ? AND folder = ? AND uidvalidity = ?"
+    return db.execute(found, place).fetchone() is not None
+
+
 def move_cursor(db: sqlite3.Connection, place: Place, steps: Iterable[tuple[int, int]]) -> None:
     """Move the cursor along `steps` (follows, uid) as far as they join up."""
     row = db.execute(

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.state.folders import Place, move_cursor
+from gateway.state.folders import Place, move_cursor, rules
 from gateway.state.rows import insert_many
 from gateway.state.store import each
 
@@ -53,13 +53,19 @@ class Passage:
 
 @each
 def pass_over(db: sqlite3.Connection, passage: Passage) -> None:
-    """Operation: move the cursor over UIDs that were not taken; what is owed is recorded in the same transaction."""
+    """Operation: move the cursor over UIDs that were not taken; what is owed is recorded in the same transaction.
+
+    Where another UIDVALIDITY rules by now these numbers mean nothing, and nothing is written.
+    """
     place = Place(passage.touchpoint, passage.folder, passage.uidvalidity)
+    if not rules(db, place):
+        return
     for owed in passage.owed:
         db.execute(
             "INSERT INTO unfetched (touchpoint, folder, uidvalidity, uid, size, reason, tries, first_at, next_at)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET size = excluded.size,"
-            " reason = excluded.reason, tries = excluded.tries, next_at = excluded.next_at",
+            " reason = excluded.reason, tries = excluded.tries, next_at = excluded.next_at,"
+            " first_at = CASE tries WHEN 0 THEN excluded.first_at ELSE first_at END",  # the time of the first real try
             (*place, owed.uid, owed.size, owed.reason, owed.tries, passage.at, owed.next_at),
         )
     if passage.gone:
@@ -79,21 +85,29 @@ def owed_now(db: sqlite3.Connection, place: Place, now_ms: int, largest: int, li
 
 def placeholders_due(db: sqlite3.Connection, place: Place, now_ms: int, limit: int) -> tuple[Owed, ...]:
     """Return what nobody here knows of and somebody should by now: tried in vain for 15 minutes, or not to be tried
-    again; in order of UID.
+    again; in order of UID. Sent has no placeholders: nobody waits for what we wrote.
     """
     rows = db.execute(
-        "SELECT unfetched.uid, size, reason, tries, next_at FROM unfetched LEFT JOIN location USING"
-        " (touchpoint, folder, uidvalidity, uid) WHERE unfetched.touchpoint = ? AND unfetched.folder = ?"
-        " AND unfetched.uidvalidity = ? AND tries >= 1 AND (first_at <= ? OR next_at IS NULL) AND message IS NULL"
+        "SELECT unfetched.uid, size, reason, tries, next_at FROM folder CROSS JOIN unfetched USING"
+        " (touchpoint, folder, uidvalidity) LEFT JOIN location USING (touchpoint, folder, uidvalidity, uid)"
+        " WHERE folder.touchpoint = ? AND folder.folder = ? AND folder.uidvalidity = ? AND role != 'sent'"
+        " AND tries >= 1 AND (first_at <= ? OR next_at IS NULL) AND message IS NULL"
         " ORDER BY unfetched.uid LIMIT ?",
         (*place, now_ms - PLACEHOLDER_AFTER_MS, limit),
     )
     return tuple(Owed(*row) for row in rows)
 
 
-def count_owed(db: sqlite3.Connection, touchpoint: str) -> int:
-    """Return how many messages of a touchpoint are at the provider and not here; `status` shows it as `unfetched`."""
-    (count,) = db.execute("SELECT count(*) FROM unfetched WHERE touchpoint = ?", (touchpoint,)).fetchone()
+def count_owed(db: sqlite3.Connection, touchpoint: str, folders: Collection[str] | None = None) -> int:
+    """Return how many messages of a touchpoint are at the provider and not here; `status` shows it as `unfetched`.
+
+    `folders`: that are watched now; None: all that ever were.
+    """
+    (count,) = db.execute(
+        "SELECT count(*) FROM folder CROSS JOIN unfetched USING (touchpoint, folder, uidvalidity)"
+        " WHERE folder.touchpoint = ?1 AND (?2 IS NULL OR folder.folder IN (SELECT value FROM json_each(?2)))",
+        (touchpoint, None if folders is None else json.dumps(list(folders))),
+    ).fetchone()
     return int(count)
 
 

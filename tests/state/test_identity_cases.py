@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from gateway.model import Placeholder, Role
-from gateway.state import locations, owed
+from gateway.state import chores, locations, owed
 from gateway.state.folders import Place
 from gateway.state.locations import Accounting
 from gateway.state.owed import Owed, Passage
 from tests.support.postroom import JUNK_VERDICT, NOW, Postroom, T, open_postroom
 
 JUNK = Place(T, "Junk", 4)
+HOUR = 3_600_000
 
 
 @pytest.fixture
@@ -29,9 +30,21 @@ def inbox(room: Postroom) -> Place:
     return room.watch()
 
 
-def owe(room: Postroom, place: Place, uid: int) -> None:
-    debt = Owed(uid, 100, "the server says NO", 1, NOW)
-    room.store.submit(owed.pass_over, Passage(*place, uid - 1, uid, (debt,), (), NOW)).result(5)
+def owe(
+    room: Postroom,
+    place: Place,
+    uid: int,
+    *,
+    size: int = 100,
+    tries: int = 1,
+    next_at: int | None = NOW,
+    at: int = NOW,
+    moves: bool = True,
+) -> None:
+    """`moves`: the cursor goes over it."""
+    follows, upto = (uid - 1, uid) if moves else (0, 0)
+    debt = Owed(uid, size, "the server says NO", tries, next_at)
+    room.store.submit(owed.pass_over, Passage(*place, follows, upto, (debt,), (), at)).result(5)
 
 
 def account(room: Postroom, place: Place, *present: int, high: int) -> None:
@@ -87,3 +100,54 @@ def test_in_and_out_of_junk_in_one_batch_ends_where_it_ends(room: Postroom, inbo
     assert first.id is not None
     room.route(first.id, "<a@c>", verdict=JUNK_VERDICT)
     assert room.show(first.id)["state"] == "open"
+
+
+# --- debts that are none ---------------------------------------------------------------------------------------------
+
+
+def due(room: Postroom, now: int = NOW, *folders: str) -> set[str]:
+    watched = folders or ("INBOX", "Junk", "Sent")
+    return room.store.read(chores.due_folders, T, now, 10**6, watched).result(5)
+
+
+def count(room: Postroom, *folders: str) -> int:
+    return room.store.read(owed.count_owed, T, folders or None).result(5)
+
+
+def test_a_session_that_still_counts_in_former_numbers_owes_nothing(room: Postroom, inbox: Place) -> None:
+    room.relist(Place(T, "Junk", 5), role=Role.JUNK)
+    owe(room, JUNK, 3)
+    assert room.owed(JUNK) == []
+    owe(room, Place(T, "Nowhere", 1), 3)
+    assert count(room) == 0
+
+
+def test_debts_under_other_numbers_and_of_folders_that_nobody_watches_count_for_nothing(
+    room: Postroom, inbox: Place
+) -> None:
+    owe(room, JUNK, 3)
+    assert (due(room), count(room)) == ({"Junk"}, 1)
+    assert (due(room, NOW, "INBOX"), count(room, "INBOX")) == (set(), 0)
+    room.change("UPDATE folder SET uidvalidity = 5 WHERE folder = 'Junk'")
+    assert (due(room), count(room)) == (set(), 0)
+    assert room.store.read(owed.placeholders_due, JUNK, NOW + HOUR, 9).result(5) == ()
+
+
+@pytest.mark.parametrize(("size", "next_at"), [(100, NOW + 4 * HOUR), (10**8, None)], ids=["not yet", "too large"])
+def test_nothing_stands_for_what_is_missing_in_sent(room: Postroom, size: int, next_at: int | None) -> None:
+    sent = room.watch("Sent", Role.SENT, uidvalidity=2, cursor=9)
+    owe(room, sent, 3, tries=5, size=size, next_at=next_at, at=NOW - HOUR)
+    assert due(room) == set()
+    assert room.store.read(owed.placeholders_due, sent, NOW + HOUR, 9).result(5) == ()
+    assert due(room, NOW + 4 * HOUR) == (set() if next_at is None else {"Sent"})
+
+
+def test_what_only_waited_for_its_turn_has_not_failed_for_long(room: Postroom) -> None:
+    """In a long import the link is cut late: that is the first time that these were tried."""
+    place = room.watch(cursor=9, wanted=(3, 4))
+    later = NOW + HOUR
+    owe(room, place, 3, next_at=later + 60_000, at=later, moves=False)
+    in_time = later + owed.PLACEHOLDER_AFTER_MS
+    assert room.store.read(owed.placeholders_due, place, in_time - 1, 9).result(5) == ()
+    owe(room, place, 3, tries=2, next_at=later + 60_000, at=later + 60_000, moves=False)
+    assert [one.uid for one in room.store.read(owed.placeholders_due, place, in_time, 9).result(5)] == [3]

@@ -90,11 +90,12 @@ QUESTIONS: list[tuple[str, Any, tuple[Any, ...]]] = [
     ("owed", owed.owed_now, (INBOX, NOW, 5, 10)),
     ("placeholders", owed.placeholders_due, (INBOX, NOW, 10)),
     ("count owed", owed.count_owed, (T,)),
+    ("count owed in some", owed.count_owed, (T, ["INBOX", "Junk"])),
     ("filings", filings.due, (T, NOW, 10)),
     ("located in", filings.located_in, (T, "INBOX", [1])),
     ("quarantine", quarantine.list_quarantine, ()),
     ("examine", sent.examine, (T, [Candidate(1, "<x>", "<y>", ("<6@c>",))])),
-    ("folders where something is due", chores.due_folders, (T, NOW, 5)),
+    ("folders where something is due", chores.due_folders, (T, NOW, 5, ["INBOX", "Junk"])),
     ("owed in a folder", chores.count_owed_in, (INBOX,)),
 ]
 
