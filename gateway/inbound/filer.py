@@ -7,15 +7,16 @@ try has made is found again and not made twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import groupby
 from typing import Final
 
 from gateway import events
 from gateway.inbound.identity import fingerprint
-from gateway.inbound.session import HalfMoved, NoFolder, NotGiven, NotOffered, Session
-from gateway.inbound.taking import Parts, again_at
+from gateway.inbound.session import HalfMoved, Moved, NoFolder, NotGiven, NotOffered, Session
+from gateway.inbound.taking import Parts, again_at, each
 from gateway.model import FilingAction, Location, Role, to_ms
 from gateway.state import filings, locations
 from gateway.state.filings import Filed, Filing
@@ -58,14 +59,30 @@ class Filer:
             here = [filing for filing in group if filing.uid in there]
             if not here:
                 return
-            if action in _MARKS:
-                await self._parts.call(self._session.flag, [filing.uid for filing in here], _MARKS[action])
-                for filing in here:
-                    await self._store.submit(filings.done, Filed(filing.message, action))
-            else:
-                await self._move_or_create(place, target or self._target(action), here)
-        except (NoFolder, NotGiven, NotOffered, HalfMoved) as error:
+            target = target or self._target(action)
+            await self._in_halves(here, partial(self._do, place, target))
+        except (NoFolder, NotOffered, HalfMoved) as error:
             self._tell(action, place.folder, str(error), tries)
+
+    async def _in_halves(self, group: Sequence[Filing], do: Callable[[Sequence[Filing]], Awaitable[None]]) -> None:
+        """Where the server says NO it may be about one of them, and is not about all."""
+        try:
+            await do(group)
+        except NotGiven as error:
+            if len(group) == 1:
+                self._tell(group[0].action, group[0].folder, str(error), group[0].tries + 1)
+                return
+            middle = len(group) // 2
+            await self._in_halves(group[:middle], do)
+            await self._in_halves(group[middle:], do)
+
+    async def _do(self, place: Place, target: str, group: Sequence[Filing]) -> None:
+        if (mark := _MARKS.get(group[0].action)) is not None:
+            await self._parts.call(self._session.flag, sorted(filing.uid for filing in group), mark)
+            for filing in group:
+                await self._store.submit(filings.done, Filed(filing.message, filing.action))
+        else:
+            await self._move_or_create(place, target, group)
 
     async def _open(self, place: Place, uids: Sequence[int]) -> set[int]:
         """Open the folder for writing; return those of `uids` that are in it. Those that are not lie there no more."""
@@ -81,6 +98,8 @@ class Filer:
 
     def _target(self, action: FilingAction) -> str:
         """Return where a released message goes, or one that a person has called junk. Raises NoFolder."""
+        if action in _MARKS:
+            return ""
         wanted = Role.JUNK if action is FilingAction.JUNK else Role.QUEUE
         for folder, role in self._roles.items():
             if role is wanted:
@@ -96,43 +115,55 @@ class Filer:
 
     async def _move(self, place: Place, target: str, group: Sequence[Filing]) -> None:
         """Move messages out of the open folder; each is done when it lies there no more."""
-        if not self._session.can_move:
-            group = await self._move_leftovers(place, target, group)
-        if group:
-            await self._move_together(place, target, group, copied=False)
+        if self._session.can_move:
+            await self._record_moved(place, group, await self._call_move(group, target, copied=False), target)
+            return
+        for filing in group:
+            await self._move_in_two_steps(place, target, filing)
 
-    async def _move_leftovers(self, place: Place, target: str, group: Sequence[Filing]) -> list[Filing]:
-        """Take those out that an earlier try has copied already; return the others."""
-        copied = [filing for filing in group if filing.tries and await self._lies_in(target, filing)]
-        await self._parts.call(self._session.select, place.folder, True)
-        if copied:
-            await self._move_together(place, target, copied, copied=True)
-        return [filing for filing in group if filing not in copied]
-
-    async def _lies_in(self, target: str, filing: Filing) -> bool:
+    async def _move_in_two_steps(self, place: Place, target: str, filing: Filing) -> None:
+        """Copy and take away, so that a cut in between leaves one copy, and never none."""
+        copied = filing.copying and await self._is_copied(target, filing)
+        if filing.copying and filing.uid not in await self._open(place, [filing.uid]):
+            return
+        if not copied:
+            await self._store.submit(filings.copying, (self._id, [(filing.message, filing.action)]))
         try:
-            await self._parts.call(self._session.select, target, False)
+            moved = await self._call_move([filing], target, copied=copied)
+        except HalfMoved as error:
+            if (now := _now(error.moved, target, filing)) is not None:
+                await self._store.submit(filings.copied, (self._id, filing.message, filing.action, now))
+            raise
+        await self._record_moved(place, [filing], moved, target)
+
+    async def _is_copied(self, target: str, filing: Filing) -> bool:
+        """Whether the copy that an earlier try may have made lies in `target`; a filed twin is none."""
+        try:
+            selected = await self._parts.call(self._session.select, target, False)
         except NoFolder:
             return False
-        uids = await self._parts.call(self._session.with_message_id, filing.message_id) if filing.message_id else []
-        for item in await self._parts.call(self._session.headed, uids) if uids else []:
-            if fingerprint(item.header, item.listed.size, item.listed.internal_at) == filing.fingerprint:
-                return True
-        return False
+        if filing.copy_uid is not None and filing.copy_uidvalidity == selected.uidvalidity:
+            return bool(await self._parts.call(self._session.present, [filing.copy_uid]))
+        if not filing.message_id:
+            return False
+        uids = await self._parts.call(self._session.with_message_id, filing.message_id)
+        others = await self._store.read(filings.located_in, self._id, target, uids)
+        headed = await each(self._parts, self._session.headed, [uid for uid in uids if uid not in others])
+        return any(
+            fingerprint(item.header, item.listed.size, item.listed.internal_at) == filing.fingerprint for item in headed
+        )
 
-    async def _move_together(self, place: Place, target: str, group: Sequence[Filing], *, copied: bool) -> None:
-        uids = sorted(filing.uid for filing in group)
-        moved = await self._parts.call(self._session.move, uids, target, copied)
-        still = set(await self._parts.call(self._session.present, uids))
+    async def _call_move(self, group: Sequence[Filing], target: str, *, copied: bool) -> Moved:
+        return await self._parts.call(self._session.move, sorted(filing.uid for filing in group), target, copied)
+
+    async def _record_moved(self, place: Place, group: Sequence[Filing], moved: Moved, target: str) -> None:
+        """Record what has been moved."""
+        still = set(await self._parts.call(self._session.present, sorted(filing.uid for filing in group)))
         for filing in group:
-            if filing.uid in still:
-                continue
-            new = moved.uids.get(filing.uid)
-            now = (
-                Location(target, moved.uidvalidity, new) if new is not None and moved.uidvalidity is not None else None
-            )
-            left = Location(place.folder, place.uidvalidity, filing.uid)
-            await self._store.submit(filings.done, Filed(filing.message, filing.action, left, now))
+            if filing.uid not in still:
+                left = Location(place.folder, place.uidvalidity, filing.uid)
+                filed = Filed(filing.message, filing.action, left, _now(moved, target, filing))
+                await self._store.submit(filings.done, filed)
         if still:
             self._tell(group[0].action, place.folder, f"the server said OK and did not move {len(still)}", 1)
 
@@ -144,6 +175,12 @@ class Filer:
                 self._id, ALARM, f"{action.value} is not done at the provider: {cause}",
                 "see the cause; it is tried again, and no mail depends on it",
             )  # fmt: skip
+
+
+def _now(moved: Moved, target: str, filing: Filing) -> Location | None:
+    """Return where the message lies now, as far as the server has said."""
+    new = moved.uids.get(filing.uid)
+    return None if new is None or moved.uidvalidity is None else Location(target, moved.uidvalidity, new)
 
 
 def _together(filing: Filing) -> tuple[str, int, FilingAction, str]:

@@ -6,10 +6,13 @@ we know (DESIGN §5, inbound identity): a message that has moved is not an arriv
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
+
+import trio
 
 from gateway import events
 from gateway.errors import Unavailable
@@ -20,8 +23,8 @@ from gateway.inbound.placeholder import compose_placeholder
 from gateway.inbound.plan import LOSES_SESSION, Planned
 from gateway.inbound.sent import SentTaking
 from gateway.inbound.session import NotGiven, Selected, Session
-from gateway.inbound.taking import Parts, Taking, again_at, count_owed, each, give_way
-from gateway.model import Role, show_id, to_ms
+from gateway.inbound.taking import Lost, Parts, Taking, again_at, count_owed, each, each_apart, give_way
+from gateway.model import Placeholder, Role, show_id, to_ms
 from gateway.state import chores, folders, locations, owed
 from gateway.state.folders import Folder, Opening, Place
 from gateway.state.locations import Accounted, Accounting, Relisting, Relocation, Sighting
@@ -35,9 +38,10 @@ _RELIST_MESSAGES: Final = 500
 _ACCOUNT_MESSAGES: Final = 5_000
 _HEAD_BYTES: Final = 16 * 1024  # of a message that a placeholder stands for
 _PLACEHOLDERS: Final = 50  # at a time
+_LISTED_AT_MOST: Final = 5_000  # of UIDs at a time
+_NEAR_THE_END: Final = 10_000  # of UIDs
+_UNKNOWN_SIZE: Final = 1  # not 0: nothing at all would not be the text of such a message
 _CATCH_UP_BYTES: Final = 8 * 1024 * 1024  # fetched before new mail has its turn again
-# A placeholder is due 15 minutes after the first try; the chores that put it there come once a minute
-_AHEAD: Final = watcher.CHORES_EVERY
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ class OpenFolder:
             await self._note_modseq()
         await count_owed(self._parts)
         self._cursor = known.cursor
-        return watcher.Opened(known.cursor, renumbered)
+        return watcher.Opened(known.cursor, renumbered, selected.uidvalidity)
 
     async def _begin_history(self, selected: Selected) -> Folder:
         """Decide once where the history of a folder begins, and say how many messages stay behind."""
@@ -102,12 +106,11 @@ class OpenFolder:
             begins_at = now - history
             wanted = [uid for uid in await self._uids_from(begins_at) if uid <= cursor]
             skipped = max(0, selected.exists - len(wanted))
+        left = await trio.to_thread.run_sync(_stretches, cursor, wanted)
         folder = Folder(
             self._id, self.name, selected.uidvalidity, cursor, skipped, to_ms(now), to_ms(begins_at), self.role
         )
-        folder = await self._store.submit(
-            folders.open_folder, Opening(folder, tuple(wanted), _stretches(cursor, wanted))
-        )
+        folder = await self._store.submit(folders.open_folder, Opening(folder, tuple(wanted), left))
         events.say(
             "history-begins",
             touchpoint=self._id,
@@ -124,21 +127,28 @@ class OpenFolder:
         recent = await self._parts.call(self._session.uids_since, (begins_at - timedelta(days=1)).date())
         listed: list[Listed] = []
         for start in range(0, len(recent), plan.WINDOW_MESSAGES):
-            listed += await self._parts.call(self._session.listed, recent[start : start + plan.WINDOW_MESSAGES])
+            window = recent[start : start + plan.WINDOW_MESSAGES]
+            listed += await each(self._parts, self._session.listed, window)
         older = {item.uid for item in listed if item.internal_at is not None and item.internal_at < begins_at}
         return [uid for uid in recent if uid not in older]
 
     async def _last_uid(self, selected: Selected) -> int:
-        if selected.uidnext is not None:
-            return selected.uidnext - 1
+        """Return the highest UID that was there when the folder was opened, 0 where nothing was."""
         if not selected.exists:
             return 0
-        return max(await self._parts.call(self._session.uids, 1), default=0)
+        if selected.uidnext is None:
+            return max(await self._parts.call(self._session.uids, 1), default=0)
+        # Not all that lies below UIDNEXT has been: with a server that says too much, new mail would count as old
+        near = await self._parts.call(self._session.uids, max(1, selected.uidnext - _NEAR_THE_END))
+        return max((uid for uid in near if uid < selected.uidnext), default=selected.uidnext - 1)
 
     # --- other numbers for the same mail -----------------------------------------------------------------------------
 
-    async def renumber(self) -> watcher.Opened:
-        """The UIDVALIDITY has changed: every UID we know means nothing. Find the messages again by what they are."""
+    async def renumber(self, suspects: Mapping[int, int]) -> watcher.Opened:
+        """The UIDVALIDITY has changed: every UID we know means nothing. Find the messages again by what they are.
+
+        Raises Lost.
+        """
         events.warn("uidvalidity-changed", touchpoint=self._id, folder=self.name, uidvalidity=self.selected.uidvalidity)
         uids = await self._parts.call(self._session.uids, 1)
         last_uid = uids[-1] if uids else 0
@@ -150,7 +160,7 @@ class OpenFolder:
                 Relisting(
                     self.place,
                     self.role,
-                    tuple(await self._sightings(window)),
+                    tuple(await self._sightings(window, suspects)),
                     last=start + _RELIST_MESSAGES >= len(uids),
                     upto=last_uid,
                     at=to_ms(datetime.now(UTC)),
@@ -160,16 +170,16 @@ class OpenFolder:
         events.say("folder-renumbered", touchpoint=self._id, folder=self.name, known=moved, new=new, older_left=left)
         await self._note_modseq()
         self._cursor = last_uid
-        return watcher.Opened(last_uid)
+        return watcher.Opened(last_uid, uidvalidity=self.selected.uidvalidity)
 
     async def _note_modseq(self) -> None:
         """Every change up to the opening is known; the server need not tell it again (RFC 7162 §3.2.5)."""
         if self.selected.modseq is not None:
             await self._store.submit(folders.note_modseq, (self.place, self.selected.modseq))
 
-    async def _sightings(self, uids: Sequence[int]) -> list[Sighting]:
+    async def _sightings(self, uids: Sequence[int], suspects: Mapping[int, int]) -> list[Sighting]:
         """Return what can be known of these messages without their bodies."""
-        headed: list[Headed] = await each(self._parts, self._session.headed, uids)
+        headed: list[Headed] = await each_apart(self._parts, self._session.headed, uids, suspects)
         found: list[Sighting] = []
         for item in headed:
             await give_way(len(found))
@@ -193,16 +203,17 @@ class OpenFolder:
                 return await self._take(cursor, listed, set(), suspects, upto=cursor, more=False)
             # A hole in the numbers: either nothing, or a message that the server does not show. SEARCH knows.
         low = min(cursor + 1, await self._store.read(locations.recent_low, self.place, RECENT_MESSAGES))
-        uids = await self._parts.call(self._session.uids_above, low - 1)
-        recent = [uid for uid in uids if uid <= cursor]
-        await self._account(low, cursor, recent)
-        window = uids[len(recent) : len(recent) + plan.WINDOW_MESSAGES]
+        uids = await self._parts.call(self._session.uids_above, low - 1, _LISTED_AT_MOST)
+        at = bisect_right(uids, cursor)
+        cut = len(uids) == _LISTED_AT_MOST  # there may be more than these
+        await self._account(low, uids[-1] if cut and at == len(uids) else cursor, uids[:at])
+        window = uids[at : at + plan.WINDOW_MESSAGES]
+        more = cut or at + len(window) < len(uids)
         if not window:
             return watcher.Looked(cursor, stirred=self._session.is_stirred)
-        listed = await self._list(window)
+        listed = await self._list(window, suspects)
         # Where one message could not be written and a later one could, the later ones lie above the cursor
         known = await self._store.read(folders.known_uids, *self.place, window)
-        more = len(uids) > len(recent) + len(window)
         return await self._take(cursor, listed, known, suspects, window[-1], more)
 
     async def _few(self, cursor: int) -> list[Listed] | None:
@@ -211,14 +222,14 @@ class OpenFolder:
         except NotGiven:
             return None
 
-    async def _list(self, uids: Sequence[int]) -> list[Listed]:
-        """Return those of `uids` that are there; what the server counts and does not show, with size 0."""
-        listed: list[Listed] = await each(self._parts, self._session.listed, uids)
-        if len(listed) == len(uids):
-            return listed
+    async def _list(self, uids: Sequence[int], suspects: Mapping[int, int]) -> list[Listed]:
+        """Return those of `uids` that are there; what the server counts and does not show, of unknown size."""
+        listed: list[Listed] = await each_apart(self._parts, self._session.listed, uids, suspects)
         shown = {item.uid for item in listed}
-        hidden = await self._parts.call(self._session.present, [uid for uid in uids if uid not in shown])
-        return sorted([*listed, *(Listed(uid, 0, None) for uid in hidden)], key=lambda item: item.uid)
+        if len(shown) < len(uids):
+            hidden = await self._parts.call(self._session.present, [uid for uid in uids if uid not in shown])
+            listed += (Listed(uid, _UNKNOWN_SIZE, None) for uid in hidden)
+        return sorted(listed, key=lambda item: item.uid)
 
     async def _take(
         self,
@@ -230,14 +241,14 @@ class OpenFolder:
         more: bool,
     ) -> watcher.Looked:
         if listed:
-            known = known | await self._known_again(listed)
+            known = known | await self._known_again(listed, suspects)
             sizes = [(item.uid, item.size) for item in listed]
             steps = list(plan.plan(self._parts.largest, cursor, sizes, known, suspects))
             await self._taking.take(steps, {item.uid: item for item in listed})
         self._cursor = max(cursor, upto, *(item.uid for item in listed))
         return watcher.Looked(self._cursor, more, self._session.is_stirred)
 
-    async def _known_again(self, listed: Sequence[Listed]) -> set[int]:
+    async def _known_again(self, listed: Sequence[Listed], suspects: Mapping[int, int]) -> set[int]:
         """Return the UIDs of messages that we have from elsewhere, or from an earlier place in this folder.
 
         Size and time say of nearly every new message that it is none of them; the few others show their header.
@@ -248,7 +259,7 @@ class OpenFolder:
         maybe = await self._store.read(locations.maybe_known, self._id, self.role, outlines)
         if not maybe:
             return set()
-        sightings = await self._sightings(sorted(maybe))
+        sightings = await self._sightings(sorted(maybe), suspects)
         keys = [(sighting.fingerprint, sighting.object_id) for sighting in sightings]
         here = await self._store.read(locations.here, self.place, keys)
         still = set(await self._parts.call(self._session.present, here)) if here else set()
@@ -280,7 +291,8 @@ class OpenFolder:
     async def reconcile(self) -> Reconciled:
         """Compare all the provider's UIDs up to the cursor with the ledger; what is missing is owed from now on."""
         cursor = self._cursor
-        uids = [uid for uid in await self._parts.call(self._session.uids, 1) if uid <= cursor]
+        uids = await self._parts.call(self._session.uids, 1)
+        uids = uids[: bisect_right(uids, cursor)]
         known = debts = older = gaps = gone = 0
         low = 1
         for start in range(0, max(1, len(uids)), _ACCOUNT_MESSAGES):
@@ -301,7 +313,7 @@ class OpenFolder:
     async def catch_up(self) -> bool:
         """Ask again for a batch of what could not be fetched and is due, each try written down before it is made.
 
-        True when there is more. Then put placeholders for what has been missing for too long.
+        True when there is more. Then put placeholders for what has been missing for too long. Raises Lost.
         """
         now = datetime.now(UTC)
         due = await self._store.read(owed.owed_now, self.place, to_ms(now), self._parts.largest, plan.BATCH_MESSAGES)
@@ -314,39 +326,88 @@ class OpenFolder:
         return more
 
     async def _retry(self, due: Sequence[Owed], now: datetime) -> bool:
-        """Ask again for as many as are not too many bytes together; True when some are left for the next time."""
-        listed = {item.uid: item for item in await self._list([debt.uid for debt in due])}
-        again = await self._known_again(list(listed.values()))
+        """Ask again for as many as are not too many bytes together; True when some are left for the next time.
+
+        What was never asked for comes first and together. What failed before comes alone, for it may cost the session.
+        """
+        fresh = [debt for debt in due if not debt.tries]
+        room = _CATCH_UP_BYTES
+        if fresh:
+            taken, done = await self._retry_together(fresh, now)
+            if done < len(fresh):
+                return True
+            room -= taken
+        for number, debt in enumerate(sorted((one for one in due if one.tries), key=lambda one: (one.tries, one.uid))):
+            if room < 0:
+                return number < len(due) - len(fresh)
+            room -= await self._retry_alone(debt, now)
+        return False
+
+    async def _retry_together(self, fresh: Sequence[Owed], now: datetime) -> tuple[int, int]:
+        """Return how many bytes were asked for, and of how many messages the fate is known or was asked for."""
+        try:
+            listed = {item.uid: item for item in await self._list([debt.uid for debt in fresh], {})}
+            again = await self._known_again(list(listed.values()), {})
+        except (Unavailable, Lost):  # one of them, or the network: next time each alone
+            await self._note_tries(fresh, now)
+            raise
+        gone = tuple(debt.uid for debt in fresh if debt.uid not in listed or debt.uid in again)
         trying: list[Owed] = []
         total = 0
-        for debt in due:
-            if debt.uid in listed and debt.uid not in again:
+        for debt in fresh:
+            if debt.uid in listed and debt.uid not in again and total < _CATCH_UP_BYTES:
                 trying.append(debt)
                 total += listed[debt.uid].size
-                if total >= _CATCH_UP_BYTES:
-                    break
-        tries = {debt.uid: debt.tries + 1 for debt in trying}
-        noted = [
-            Owed(debt.uid, debt.size, debt.reason, tries[debt.uid], again_at(now, tries[debt.uid])) for debt in trying
-        ]
-        gone = tuple(debt.uid for debt in due if debt.uid not in listed or debt.uid in again)
-        # Up to UID 0: what is owed has been passed by the cursor before, or lies behind a gap; it moves nothing
-        await self._store.submit(owed.pass_over, Passage(*self.place, 0, 0, tuple(noted), gone, to_ms(now)))
-        sizes = [(debt.uid, listed[debt.uid].size) for debt in trying]
-        alone = {uid: plan.ALONE_FROM for uid, count in tries.items() if count > 1}
-        steps = [plan.unchained(step) for step in plan.plan(self._parts.largest, 0, sizes, (), alone)]
+        await self._note_tries(trying, now, gone)
+        await self._take_owed([(debt.uid, listed[debt.uid].size) for debt in trying], listed, {})
+        return total, len(trying) + len(gone)
+
+    async def _retry_alone(self, debt: Owed, now: datetime) -> int:
+        """Return how many bytes were asked for."""
+        await self._note_tries([debt], now)
+        try:
+            listed = await self._list([debt.uid], {})
+            # What has cost sessions is not asked for its header besides; what a placeholder stands for is known
+            asks = debt.reason != LOSES_SESSION and not await self._store.read(
+                folders.known_uids, *self.place, [debt.uid]
+            )
+            again = await self._known_again(listed, {}) if asks else set()
+            if not listed or again:
+                await self._note_tries([], now, (debt.uid,))
+                return 0
+            await self._take_owed([(debt.uid, listed[0].size)], {debt.uid: listed[0]}, {debt.uid: debt.tries + 1})
+        except (Unavailable, Lost):
+            await self._note_tries([replace(debt, reason=LOSES_SESSION)], now)
+            raise
+        return listed[0].size
+
+    async def _note_tries(self, debts: Sequence[Owed], now: datetime, gone: tuple[int, ...] = ()) -> None:
+        """Write one more try down for each, and what is gone."""
+        if debts or gone:
+            tried = tuple(replace(debt, tries=debt.tries + 1, next_at=again_at(now, debt.tries + 1)) for debt in debts)
+            # Up to UID 0: what is owed has been passed by the cursor before, or lies behind a gap; it moves nothing
+            await self._store.submit(owed.pass_over, Passage(*self.place, 0, 0, tried, gone, to_ms(now)))
+
+    async def _take_owed(
+        self, sizes: Sequence[tuple[int, int]], listed: Mapping[int, Listed], tries: Mapping[int, int]
+    ) -> None:
+        steps = [plan.unchained(step) for step in plan.plan(self._parts.largest, 0, sizes, (), {})]
         await self._taking.take(steps, listed, tries)
-        return len(trying) + len(gone) < len(due)
 
     async def _put_placeholders(self) -> None:
         """Let a queue show what cannot be fetched: with its header where that can be had (DESIGN §6, promise 2)."""
         if self.role is Role.SENT:
             return
+        # Due 15 minutes after the first try; the chores that put it there come once a minute
         due = await self._store.read(
-            owed.placeholders_due, self.place, to_ms(datetime.now(UTC) + _AHEAD), _PLACEHOLDERS
+            owed.placeholders_due, self.place, to_ms(datetime.now(UTC) + watcher.CHORES_EVERY), _PLACEHOLDERS
         )
         for debt in due:
-            (listed, *_) = [*await self._list([debt.uid]), None]
+            (listed, *_) = (
+                [*await self._list([debt.uid], {}), None]
+                if debt.reason != LOSES_SESSION
+                else [Listed(debt.uid, debt.size, None)]
+            )
             if listed is None:
                 continue  # gone; the next try finds that out
             header = b"" if debt.reason == LOSES_SESSION else await self._head(debt)
@@ -364,7 +425,10 @@ class OpenFolder:
             item = Planned(debt.uid, listed.size, debt.uid)
             arrival = self._taking.arrival(item, listed, text, now)
             size = listed.size or debt.size
-            await self._taking.hand_over([replace(arrival, id=id, placeholder=kind, listed_size=size, filings=())])
+            arrival = replace(arrival, id=id, placeholder=kind, listed_size=size, filings=())
+            if kind is Placeholder.HEADED:  # as the message itself will have it
+                arrival = replace(arrival, fingerprint=fingerprint(header, listed.size, listed.internal_at))
+            await self._taking.hand_over([arrival], {})
             events.warn("placeholder", touchpoint=self._id, folder=self.name, uid=debt.uid, cause=debt.reason)
 
     async def _head(self, debt: Owed) -> bytes:

@@ -133,7 +133,9 @@ class Intake:
                 failures += 1
                 events.warn("still-unrouted", messages=len(self._stranded), cause=str(error))
                 continue
-            failures, self._has_stranded = 0, trio.Event()
+            failures = 0
+            if not self._stranded:  # another may have come while these were placed
+                self._has_stranded = trio.Event()
 
     # --- one message -------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from gateway.config import Config, Touchpoint
 from gateway.doorbell import Doorbell
 from gateway.errors import Unavailable
 from gateway.health import Health
-from gateway.inbound import watcher
+from gateway.inbound import folders, watcher
 from gateway.inbound.connecting import Connector
 from gateway.inbound.folder import OpenFolder
 from gateway.inbound.room import Room
@@ -128,11 +128,12 @@ class _Mailbox:
             case watcher.Connect():
                 return await self._connect()
             case watcher.Open():
-                self._folder = OpenFolder(self._parts, self._live, self._parts.touchpoint.folders[0], Role.QUEUE)
+                name = folders.known_as(self._parts.touchpoint.folders[0])
+                self._folder = OpenFolder(self._parts, self._live, name, Role.QUEUE)
                 return await self._folder.open()
             case watcher.Renumber():
                 self._say("finding known mail again", connected=True)
-                return await self._open.renumber()
+                return await self._open.renumber(state.suspects)
             case watcher.Look(cursor, few):
                 looked = await self._open.look(cursor, few, state.suspects)
                 if not looked.more:
@@ -141,7 +142,7 @@ class _Mailbox:
             case watcher.CatchUp():
                 return watcher.CaughtUp(await self._open.catch_up(), self._live.is_stirred)
             case watcher.Ask():
-                await self._rounds.ask(self._live)
+                await self._rounds.ask(self._live, not (state.is_behind or state.is_owing))
                 return watcher.Asked(self._live.is_stirred)
             case watcher.Idle(seconds):
                 stirred = await self._parts.call(self._live.idle, seconds)

@@ -124,6 +124,19 @@ def acquit(suspects: Mapping[int, int], cursor: int) -> Mapping[int, int]:
     return {uid: count for uid, count in suspects.items() if uid > cursor} if suspects else suspects
 
 
+def groups(uids: Sequence[int], suspects: Mapping[int, int]) -> Iterator[Sequence[int]]:
+    """Yield `uids` in the groups in which they may be asked about; who has cost too many sessions is in none."""
+    calm = [uid for uid in uids if not suspects.get(uid)] if suspects else uids
+    if calm:
+        yield calm
+    once = [uid for uid in uids if suspects.get(uid, 0) == 1] if suspects else []
+    for start in range(0, len(once), _SUSPECTS_TOGETHER):
+        yield once[start : start + _SUSPECTS_TOGETHER]
+    for uid in uids if suspects else ():
+        if ALONE_FROM <= suspects.get(uid, 0) < _GIVEN_UP_FROM:
+            yield [uid]
+
+
 def retry_after(tries: int) -> timedelta:
     """Return when to ask again for a message that could not be fetched `tries` times (from 1)."""
     return _RETRIES[min(max(tries, 1), len(_RETRIES)) - 1]

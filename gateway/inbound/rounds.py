@@ -23,7 +23,7 @@ from gateway.inbound.connecting import Connector
 from gateway.inbound.filer import Filer
 from gateway.inbound.folder import OpenFolder
 from gateway.inbound.plan import accuse, acquit
-from gateway.inbound.session import NoFolder, NotGiven, Selected, Session, Status
+from gateway.inbound.session import LoginRefused, NoFolder, NotGiven, Selected, Session, Status
 from gateway.inbound.taking import Lost, Parts
 from gateway.model import Role, to_ms
 from gateway.state import chores, filings
@@ -31,6 +31,7 @@ from gateway.state import chores, filings
 _ALARM_AFTER: Final = 3  # failures in a row
 _RECONCILE_EVERY: Final = timedelta(hours=24)
 _PATIENCE: Final = 2  # sessions that a question may cost
+_FORGIVE_AFTER: Final = 3600.0  # seconds
 _BATCHES: Final = 20  # of what is owed in one folder, before the next folder has its turn
 
 _Shape = tuple[int, int | None, int]  # UIDVALIDITY, UIDNEXT, messages
@@ -50,9 +51,16 @@ class Rounds:
         self.touchpoint = parts.touchpoint.id
         self._connector = connector
         # Of all watched folders, in their order; until the provider's list is known those that the admin names
-        self._roles: Mapping[str, Role] = {name: Role.QUEUE for name in parts.touchpoint.folders}
+        self._roles: Mapping[str, Role] = {folders.known_as(name): Role.QUEUE for name in parts.touchpoint.folders}
         self._listed_over: Session | None = None
+        self._is_listed = False
         self._cost: Counter[str] = Counter()  # sessions that a question has cost in a row
+        self._forgiven_at = trio.current_time() + _FORGIVE_AFTER
+        self._told: dict[str, _Shape] = {}  # as STATUS last told of each
+        self._fails: Counter[str] = Counter()  # visits in a row that have failed
+        self._is_caught_up = False  # the first folder has been read to its end
+        self._requests: set[trio.CancelScope] = set()
+        self._refusals = 0
         self._seen: dict[str, _Shape] = {}  # as each was at its last complete visit
         self._to_visit: set[str] = set()
         self._suspects: dict[str, Mapping[int, int]] = {}
@@ -78,19 +86,25 @@ class Rounds:
 
     # --- what the wheel does for us ----------------------------------------------------------------------------------
 
-    async def ask(self, session: Session) -> None:
+    async def ask(self, session: Session, is_caught_up: bool) -> None:
         """Ask the wheel's session after the other folders, and the store after what is to be done.
 
-        Raises Unavailable. A question that has cost the session twice is not asked any more: the first folder's mail
-        must not wait for the others', which are then visited without having been asked.
+        Raises Unavailable. A question that has cost the session twice is not asked for an hour: the first folder's
+        mail must not wait for the others', which are then visited without having been asked.
         """
+        self._is_caught_up = self._is_caught_up or is_caught_up
         self._is_wheel_up.set()
+        if trio.current_time() >= self._forgiven_at:
+            self._cost.clear()
+            self._forgiven_at = trio.current_time() + _FORGIVE_AFTER
         if self._listed_over is not session:
             self._listed_over = session
             if self._cost["LIST"] < _PATIENCE:
                 self._cost["LIST"] += 1
                 await self._find_folders(session)
                 del self._cost["LIST"]
+        if not self._is_listed:
+            self.want()
         for name in self._others:
             question = f"STATUS {name}"
             if self._cost[question] >= _PATIENCE:
@@ -110,7 +124,10 @@ class Rounds:
         if found != self._roles:
             said = {role.value: [name for name in found if found[name] is role] for role in Role}
             events.say("folders", touchpoint=self.touchpoint, **{role: names for role, names in said.items() if names})
-        self._roles = found
+        self._roles, self._is_listed = found, True
+        for name in [name for name in self._missing if name not in found]:
+            self._miss(name, None)
+        self._to_visit.intersection_update(found)
         self._parts.health.touchpoint(self.touchpoint).folders = dict(found)
 
     async def _ask_one(self, session: Session, name: str) -> None:
@@ -121,13 +138,16 @@ class Rounds:
         except NotGiven:  # a server without a STATUS worth the name: look for ourselves
             self._to_visit.add(name)
         else:
-            if self._shape(status) != self._seen.get(name):
+            self._told[name] = self._shape(status)
+            if self._told[name] != self._seen.get(name):
                 self._to_visit.add(name)
 
     async def _look_for_work(self) -> None:
         """Let a round be made if there is something for it."""
         now = datetime.now(UTC)
-        behind = await self._store.read(chores.due_folders, self.touchpoint, to_ms(now), self._parts.largest)
+        behind = await self._store.read(
+            chores.due_folders, self.touchpoint, to_ms(now), self._parts.largest, self._others
+        )
         self._to_visit.update(name for name in self._others if name in behind and name not in self._missing)
         is_filing = await self._store.read(filings.waiting, self.touchpoint, to_ms(now))
         self._reconciled_at = self._reconciled_at or await self._last_reconciliation(now)
@@ -147,69 +167,108 @@ class Rounds:
 
     async def run(self) -> None:
         """Make rounds until cancelled."""
-        while True:
-            await self._wanted.wait()
-            await self._is_wheel_up.wait()
-            self._wanted = trio.Event()
-            try:
-                async with self._on_the_way:
-                    await self._round()
-            except Unavailable as error:
-                self._failures += 1
-                rest = watcher.rest_after(self._failures, 0, random.random()).total_seconds()
-                events.warn("round-failed", touchpoint=self.touchpoint, cause=str(error), retry_in=f"{rest:.0f}s")
-                if self._failures >= _ALARM_AFTER:
-                    self._parts.health.alarm(
-                        self.touchpoint, "other-folders", str(error),
-                        "see the cause; we keep trying, no mail is lost meanwhile",
-                    )  # fmt: skip
-                self.want()
-                await trio.sleep(rest)
-            else:
-                self._failures = 0
-                self._parts.health.clear(self.touchpoint, "other-folders")
+        try:
+            while True:
+                await self._wanted.wait()
+                await self._is_wheel_up.wait()
+                self._wanted = trio.Event()
+                await self._try_round()
+        finally:
+            for scope in self._requests:
+                scope.cancel()
+
+    async def _try_round(self) -> None:
+        try:
+            async with self._on_the_way:
+                await self._round()
+        except Lost as lost:
+            await self._rest(lost.cause)
+        except Unavailable as error:
+            await self._rest(error)
+        except Exception as error:  # ours: the wheel goes on, and so do we, later
+            self._parts.health.bugs += 1
+            events.bug("round-failed", error, touchpoint=self.touchpoint)
+            await self._rest(Unavailable(f"a fault of the gateway ({type(error).__name__}); see the log"))
+        else:
+            self._failures = self._refusals = 0
+            self._parts.health.clear(self.touchpoint, "other-folders")
+
+    async def _rest(self, cause: Unavailable) -> None:
+        refused = isinstance(cause, LoginRefused)
+        self._failures, self._refusals = self._failures + 1, self._refusals + refused
+        rest = watcher.rest_after(self._failures, self._refusals if refused else 0, random.random()).total_seconds()
+        events.warn("round-lost", touchpoint=self.touchpoint, cause=str(cause), retry_in=f"{rest:.0f}s")
+        if refused or self._failures >= _ALARM_AFTER:
+            self._parts.health.alarm(
+                self.touchpoint, "other-folders", str(cause), "see the cause; we keep trying, no mail is lost meanwhile"
+            )
+        self.want()
+        await trio.sleep(rest)
 
     async def _round(self) -> None:
+        """Visit, file, reconcile. Folders whose visit has failed before come last, so that nothing waits for them."""
         async with self._connector.session() as session:
-            for name in [name for name in self._others if name in self._to_visit]:
-                await self._visit(session, name)
-            await Filer(self._parts, session, self._roles).file_all()
+            if not self._is_listed:
+                await self._find_folders(session)
+            roles = dict(self._roles)
+            wanted = [name for name in list(roles)[1:] if name in self._to_visit]
+            for name in wanted:
+                if not self._fails[name]:
+                    await self._visit(session, name, roles)
+            await Filer(self._parts, session, roles).file_all()
             if self._reconciled_at and datetime.now(UTC) - self._reconciled_at >= _RECONCILE_EVERY:
-                await self._reconcile_all(session)
+                await self._reconcile_all(session, roles)
+            for name in sorted(wanted, key=lambda name: self._fails[name]):
+                if self._fails[name]:
+                    await self._visit(session, name, roles)
 
-    async def _visit(self, session: Session, name: str) -> None:
+    async def _visit(self, session: Session, name: str, roles: Mapping[str, Role]) -> None:
         """Read what is new in a folder, and some of what is owed there."""
-        folder = OpenFolder(self._parts, session, name, self._roles[name])
+        if roles[name] is Role.SENT and not self._may_read_sent(roles):
+            return
+        told = self._told.get(name)
+        self._fails[name] += 1
         try:
-            opened = await folder.open()
-        except NoFolder as error:
+            folder = await self._read(session, name, roles[name])
+        except (NoFolder, NotGiven) as error:
+            del self._fails[name]
             self._miss(name, str(error))
             self._to_visit.discard(name)
             return
+        del self._fails[name]
         self._miss(name, None)
-        if opened.renumbered:
-            self._suspects.pop(name, None)
-            opened = await folder.renumber()
-        await self._take(folder, opened.cursor)
-        self._seen[name] = self._shape(folder.selected)
+        self._seen[name] = told or self._shape(folder.selected)
         self._to_visit.discard(name)
+
+    def _may_read_sent(self, roles: Mapping[str, Role]) -> bool:
+        """What an answer in Sent belongs to has to be known before it."""
+        return self._is_caught_up and not any(
+            roles.get(name) is Role.QUEUE and name not in self._missing for name in self._to_visit
+        )
+
+    async def _read(self, session: Session, name: str, role: Role) -> OpenFolder:
+        """Open a folder and read it to its end; return it. Raises NoFolder, NotGiven, Unavailable, Lost."""
+        folder = OpenFolder(self._parts, session, name, role)
+        suspects = self._suspects.get(name, {})
+        try:
+            opened = await folder.open()
+            if opened.renumbered:
+                opened = await folder.renumber(suspects)
+            await self._take(folder, opened.cursor)
+        except Lost as lost:
+            self._suspects[name] = accuse(suspects, lost.fetching)
+            raise
+        return folder
 
     async def _take(self, folder: OpenFolder, cursor: int | None) -> None:
         """Look through what lies above the cursor (None: not), then ask for what is owed."""
-        suspects = self._suspects.get(folder.name, {})
-        try:
-            while cursor is not None:
-                looked = await folder.look(cursor, False, suspects)
-                suspects = acquit(suspects, looked.cursor)
-                cursor = looked.cursor if looked.more else None
-            for _ in range(_BATCHES):
-                if not await folder.catch_up():
-                    break
-        except Lost as lost:
-            suspects = accuse(suspects, lost.fetching)
-            raise lost.cause from lost
-        finally:
-            self._suspects[folder.name] = suspects
+        while cursor is not None:
+            looked = await folder.look(cursor, False, self._suspects.get(folder.name, {}))
+            self._suspects[folder.name] = acquit(self._suspects.get(folder.name, {}), looked.cursor)
+            cursor = looked.cursor if looked.more else None
+        for _ in range(_BATCHES):
+            if not await folder.catch_up():
+                break
 
     def _miss(self, name: str, cause: str | None) -> None:
         """A folder cannot be opened, or can again (None); what lies in the others comes all the same."""
@@ -229,32 +288,42 @@ class Rounds:
     async def reconcile(self) -> list[dict[str, Any]]:
         """Compare every watched folder's UIDs with the ledger, fetch what is missing; return the counts by folder.
 
-        Raises Unavailable when the provider cannot be reached.
+        Raises Unavailable when the provider cannot be reached, or the touchpoint's settings change meanwhile.
         """
-        async with self._on_the_way, self._connector.session() as session:
-            if self._listed_over is None:
-                await self._find_folders(session)
-            return await self._reconcile_all(session)
-
-    async def _reconcile_all(self, session: Session) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        for name, role in self._roles.items():
-            shown: dict[str, Any] = {"touchpoint": self.touchpoint, "folder": name, "role": role.value}
+        with trio.CancelScope() as scope:
+            self._requests.add(scope)
             try:
-                shown |= await self._reconcile_one(session, name, role)
-            except NoFolder as error:
-                shown |= {"error": str(error)}
-            found.append(shown)
-        self._reconciled_at = datetime.now(UTC)
-        return found
+                async with self._on_the_way, self._connector.session() as session:
+                    if not self._is_listed:
+                        await self._find_folders(session)
+                    return await self._reconcile_all(session, dict(self._roles))
+            except Lost as lost:
+                raise lost.cause from lost
+            finally:
+                self._requests.discard(scope)
+        raise Unavailable(f"the settings of {self.touchpoint} have changed; ask again")
 
-    async def _reconcile_one(self, session: Session, name: str, role: Role) -> dict[str, Any]:
-        folder = OpenFolder(self._parts, session, name, role)
-        opened = await folder.open()
-        if opened.renumbered:
-            opened = await folder.renumber()
-        if name in self._others:
-            await self._take(folder, opened.cursor)
+    async def _reconcile_all(self, session: Session, roles: Mapping[str, Role]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for name in sorted(roles, key=lambda name: self._fails[name]):
+            shown: dict[str, Any] = {"touchpoint": self.touchpoint, "folder": name, "role": roles[name].value}
+            if roles[name] is Role.SENT and not self._may_read_sent(roles):
+                found.append(shown | {"error": "the mail that it answers is still being read; ask again later"})
+                continue
+            try:
+                found.append(shown | await self._reconcile_one(session, name, roles))
+            except (NoFolder, NotGiven) as error:
+                found.append(shown | {"error": str(error)})
+        self._reconciled_at = datetime.now(UTC)
+        return sorted(found, key=lambda row: list(roles).index(row["folder"]))
+
+    async def _reconcile_one(self, session: Session, name: str, roles: Mapping[str, Role]) -> dict[str, Any]:
+        if name == next(iter(roles)):  # the wheel reads it; here it is only compared
+            folder = OpenFolder(self._parts, session, name, roles[name])
+            if (await folder.open()).renumbered:
+                raise NotGiven(f"{name} has new numbers, which are being matched; ask again in a minute")
+        else:
+            folder = await self._read(session, name, roles[name])
         counts = await folder.reconcile()
         if counts.gaps:
             await self._take(folder, None)

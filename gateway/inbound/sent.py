@@ -6,22 +6,29 @@ fetched. They stand in their conversation, and it is answered.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 import trio
 
 from gateway import events
-from gateway.errors import Unavailable
+from gateway.errors import NotStored, Unavailable
 from gateway.inbound.fetch import Headed, Listed
 from gateway.inbound.identity import SENT_FIELDS
 from gateway.inbound.plan import Pass, Planned, PlanStep, Take
-from gateway.inbound.taking import Lost, Piece, Taking, each, give_way
+from gateway.inbound.taking import Taking, each, give_way
 from gateway.mime.scan import HeaderFacts, scan
 from gateway.model import Arrival, show_id, to_ms
+from gateway.rules.classify import auto_submitted
 from gateway.state import locations, raw, sent
 from gateway.state.locations import Leaving
 from gateway.state.sent import Candidate, Learning, SentArrival
+
+# A forward refers to what it forwards and answers nobody, unless it goes to the customer. An answer may go to another
+# address than the customer wrote from (Reply-To), so only what looks like a forward is asked for its recipients.
+_FORWARD: Final = re.compile(r"\s*(?:fwd?|wg|tr|rv|i|enc|vs|vb|doorst|pd|fs)\s*:", re.IGNORECASE)
 
 
 class SentTaking(Taking):
@@ -32,18 +39,14 @@ class SentTaking(Taking):
     ) -> None:
         for step in steps:
             if isinstance(step, Pass):
-                for piece in await self._prepare(step, listed, tries or {}):
-                    await self.hand_over(piece)
+                await self._fetch_alone(step, listed, tries or {})
             else:
                 await self._sort(step, listed, tries or {})
 
     async def _sort(self, step: Take, listed: Mapping[int, Listed], tries: Mapping[int, int]) -> None:
         """Fetch those that belong to a conversation, and leave the others, in the order of the plan."""
         uids = tuple(item.uid for item in step.messages)
-        try:
-            headed: list[Headed] = await each(self._parts, self._headed, uids)
-        except Unavailable as error:
-            raise Lost(error, uids) from error
+        headed: list[Headed] = await each(self._parts, self._headed, uids)
         facts: dict[int, HeaderFacts] = {}
         for number, item in enumerate(headed):
             await give_way(number)
@@ -59,10 +62,14 @@ class SentTaking(Taking):
                 continue
             await self._leave(others)
             others = []
-            alone = Take((message,))
-            for piece in await self._prepare(alone, listed, tries):
-                await self.hand_over(piece)
+            await self._fetch_alone(Take((message,)), listed, tries)
         await self._leave(others)
+
+    async def _fetch_alone(self, step: PlanStep, listed: Mapping[int, Listed], tries: Mapping[int, int]) -> None:
+        prepared = await self._prepare(step, listed, tries)
+        await self._hand_over_all(prepared.pieces, tries)
+        if prepared.lost is not None:
+            raise prepared.lost
 
     async def _headed(self, uids: Sequence[int]) -> list[Headed]:
         return await self._session.headed(uids, SENT_FIELDS)
@@ -72,12 +79,19 @@ class SentTaking(Taking):
             uids = tuple(item.uid for item in others)
             await self._store.submit(locations.leave, Leaving(self._place, uids, others[0].follows, others[-1].uid))
 
-    async def hand_over(self, piece: Piece) -> None:
-        if isinstance(piece, Sequence):
-            for arrival in piece:
+    async def _accept(self, arrivals: Sequence[Arrival]) -> None:
+        faults: dict[int, Exception] = {}
+        for arrival in arrivals:
+            try:
                 await self._record(arrival)
-        else:
-            await self.note(piece)
+            except Unavailable:
+                raise
+            except Exception as error:
+                events.bug("storing-failed", error, touchpoint=arrival.touchpoint)
+                faults[arrival.id] = error
+        if faults:
+            names = ", ".join(sorted({type(fault).__name__ for fault in faults.values()}))
+            raise NotStored(f"it could not be stored: {names}", frozenset(faults))
 
     async def _record(self, arrival: Arrival) -> None:
         facts = scan(arrival.raw)
@@ -111,9 +125,13 @@ class SentTaking(Taking):
 
 
 def _candidate(uid: int, facts: HeaderFacts) -> Candidate:
+    """`facts`: of the whole header, or of SENT_FIELDS, which tells all that `examine` asks."""
+    recipients = {box.address.lower() for box in (*facts.to, *facts.cc)} if _FORWARD.match(facts.subject) else ()
     return Candidate(
         uid,
         facts.message_id,
         facts.value("x-microsoft-original-message-id"),
         (*facts.in_reply_to, *reversed(facts.references)),
+        auto_submitted=auto_submitted(facts) not in ("", "no"),
+        recipients=tuple(recipients),
     )

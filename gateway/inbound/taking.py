@@ -7,7 +7,7 @@ alone, and else owed; a large message goes to the disk in parts as it comes. Not
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeVar
 
@@ -33,7 +33,7 @@ from gateway.state.store import Store
 T = TypeVar("T")
 
 PYTHON_SLICE: Final = 32  # messages handled before other tasks get their turn
-_REFUSALS: Final = 20  # of single messages, and nothing said about any: then it is not about the messages
+_REFUSALS: Final = 20  # of single messages, and nothing said about any
 _EMPTY: Final = "the server lists it and gives no text"
 
 
@@ -73,6 +73,23 @@ class Lost(Exception):
 Piece = Sequence[Arrival] | Passage
 
 
+@dataclass(slots=True)
+class _Fetched:
+    """`raws`: bytes by UID; `trouble`: why there are none. `lost`: the session went before all was known."""
+
+    raws: dict[int, bytes]
+    trouble: dict[int, str] = field(default_factory=dict)
+    lost: Lost | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What is to be handed over, in order. `lost`: the session went after this much was in hand."""
+
+    pieces: Sequence[Piece]
+    lost: Lost | None = None
+
+
 class Taking:
     """`place`: the open folder, `role`: what it is to us."""
 
@@ -87,29 +104,36 @@ class Taking:
     async def take(
         self, steps: Sequence[PlanStep], listed: Mapping[int, Listed], tries: Mapping[int, int] | None = None
     ) -> None:
-        """Fetch and hand over, one batch ahead. What was fetched before a failure is handed over all the same.
+        """Fetch and hand over, one batch ahead. What was fetched whole before a failure is handed over all the same.
 
         `tries`: how often those were asked for that are owed already. Raises Lost and Unavailable.
         """
         counts = tries or {}
         if len(steps) == 1 and isinstance(steps[0], Pass):
-            for piece in await self._prepare(steps[0], listed, counts):
-                await self.hand_over(piece)
+            await self._hand_over_all((await self._prepare(steps[0], listed, counts)).pieces, counts)
             return
         room = self._parts.room
         failures: list[Exception] = []
         send, receive = trio.open_memory_channel[tuple[Sequence[Piece], int]](0)
+
+        async def offer(step: PlanStep, held: int) -> None:
+            prepared = _Prepared(())
+            try:
+                prepared = await self._prepare(step, listed, counts)
+                await send.send((prepared.pieces, held))
+            except BaseException:
+                self._abandon(prepared.pieces)
+                room.give(held)
+                raise
+            if prepared.lost is not None:
+                raise prepared.lost
 
         async def fetch() -> None:
             try:
                 async with send:
                     for step in steps:
                         for small, held in self._granted(step):
-                            try:
-                                await send.send((await self._prepare(small, listed, counts), held))
-                            except BaseException:
-                                room.give(held)
-                                raise
+                            await offer(small, held)
             except trio.BrokenResourceError:
                 pass  # the other side has failed and says why
             except (Unavailable, Lost) as error:
@@ -120,8 +144,7 @@ class Taking:
                 async with receive:
                     async for pieces, held in receive:
                         try:
-                            for piece in pieces:
-                                await self.hand_over(piece)
+                            await self._hand_over_all(pieces, counts)
                         finally:
                             room.give(held)
             except Unavailable as error:
@@ -144,23 +167,44 @@ class Taking:
 
     # --- handing over ------------------------------------------------------------------------------------------------
 
-    async def hand_over(self, piece: Piece) -> None:
+    async def _hand_over_all(self, pieces: Sequence[Piece], tries: Mapping[int, int]) -> None:
+        for number, piece in enumerate(pieces):
+            try:
+                await self.hand_over(piece, tries)
+            except BaseException:
+                self._abandon(pieces[number + 1 :])
+                raise
+
+    def _abandon(self, pieces: Sequence[Piece]) -> None:
+        """Give back what was written ahead of arrivals that nobody hands over."""
+        for piece in pieces:
+            if not isinstance(piece, Passage):
+                for arrival in piece:
+                    if arrival.staged is not None:
+                        raw.abandon(self._store, arrival.staged.chunks)
+
+    async def hand_over(self, piece: Piece, tries: Mapping[int, int]) -> None:
         """Give arrivals to the door, and write down what is passed over."""
         if isinstance(piece, Passage):
             await self.note(piece)
             return
         try:
-            await self._parts.intake.accept(piece)
+            await self._accept(piece)
         except NotStored as error:
             # A fault of ours with one message: it is owed, with the fault as reason, and no other waits for it
             for arrival in piece:
                 if arrival.id in error.ids:
-                    await self.note(self._not_stored(arrival, str(error)))
+                    await self.note(self._not_stored(arrival, str(error), tries))
         self._parts.health.touchpoint(self._place.touchpoint).last_message_at = piece[-1].arrived_at
 
-    def _not_stored(self, arrival: Arrival, reason: str) -> Passage:
+    async def _accept(self, arrivals: Sequence[Arrival]) -> None:
+        """Make them ours. Raises Unavailable, and NotStored for those that cannot be."""
+        await self._parts.intake.accept(arrivals)
+
+    def _not_stored(self, arrival: Arrival, reason: str, tries: Mapping[int, int]) -> Passage:
         uid = arrival.location.uid
-        debt = Owed(uid, arrival.size, reason, 1, again_at(arrival.arrived_at, 1))
+        count = tries.get(uid, 1)
+        debt = Owed(uid, arrival.size, reason, count, again_at(arrival.arrived_at, count))
         return Passage(*self._place, arrival.follows, uid, (debt,), (), to_ms(arrival.arrived_at))
 
     async def note(self, passage: Passage) -> None:
@@ -176,29 +220,31 @@ class Taking:
 
     # --- fetching ----------------------------------------------------------------------------------------------------
 
-    async def _prepare(self, step: PlanStep, listed: Mapping[int, Listed], tries: Mapping[int, int]) -> Sequence[Piece]:
+    async def _prepare(self, step: PlanStep, listed: Mapping[int, Listed], tries: Mapping[int, int]) -> _Prepared:
         """Return arrivals and passages in the order of the plan, so that the cursor's chain holds."""
         now = datetime.now(UTC)
         if isinstance(step, Pass):
             debts = [_owed(item, step.reason, now, step.hopeless) for item in step.messages] if step.reason else []
-            return [self._passage(step.messages, debts, now)]
+            return _Prepared([self._passage(step.messages, debts, now)])
         if step.in_parts and (staged := await self._fetch_in_parts(step.messages[0], listed, tries)) is not None:
-            return [staged]
-        raws, trouble = await self._fetch(step)
+            return _Prepared([staged])
+        fetched = await self._fetch(step)
         pieces: list[list[Arrival] | Passage] = []
         for number, item in enumerate(step.messages):
             await give_way(number)
-            if (text := raws.get(item.uid)) is not None:
+            if (text := fetched.raws.get(item.uid)) is not None:
                 if not pieces or isinstance(pieces[-1], Passage):
                     pieces.append([])
                 arrivals = pieces[-1]
                 assert isinstance(arrivals, list)
                 arrivals.append(self.arrival(item, listed[item.uid], text, now))
-            elif reason := trouble.get(item.uid):
+            elif fetched.lost is not None:
+                continue  # a gap: the cursor stays before it, and those behind it are known next time
+            elif reason := fetched.trouble.get(item.uid):
                 pieces.append(self._passage([item], [_owed(item, reason, now, tries=tries.get(item.uid, 1))], now))
             else:
                 pieces.append(self._passage([item], [], now, gone=(item.uid,)))
-        return pieces
+        return _Prepared(pieces, fetched.lost)
 
     def arrival(self, item: Planned, listed: Listed, text: bytes, now: datetime) -> Arrival:
         """Return the arrival of a listed message."""
@@ -221,26 +267,32 @@ class Taking:
     ) -> Passage:
         return Passage(*self._place, over[0].follows, over[-1].uid, tuple(debts), gone, to_ms(now))
 
-    async def _fetch(self, step: Take) -> tuple[dict[int, bytes], dict[int, str]]:
+    async def _fetch(self, step: Take) -> _Fetched:
         """Return the bytes by UID, and for those that are there without them the reason. Raises Lost.
 
         What comes back without bytes is asked for once more, alone: a server says NO to five hundred because of one.
+        Where that costs the session, what is in hand is kept.
         """
         raws, refusal = await self._ask(step.messages)
-        trouble: dict[int, str] = {}
+        fetched = _Fetched(raws)
         missing = [item for item in step.messages if item.uid not in raws]
         if not missing:
-            return raws, trouble
-        there = set(await self._parts.call(self._session.present, [item.uid for item in missing]))
-        for item in missing:
-            if item.uid not in there:
-                continue  # expunged since it was listed
-            if len(step.messages) > 1:
-                more, refusal = await self._ask((item,))
-                raws |= more
-            if item.uid not in raws:
-                trouble[item.uid] = refusal or _EMPTY
-        return raws, trouble
+            return fetched
+        try:
+            there = set(await self._parts.call(self._session.present, [item.uid for item in missing]))
+            for item in missing:
+                if item.uid not in there:
+                    continue  # expunged since it was listed
+                if len(step.messages) > 1:
+                    more, refusal = await self._ask((item,))
+                    raws |= more
+                if item.uid not in raws:
+                    fetched.trouble[item.uid] = refusal or _EMPTY
+        except Lost as lost:
+            fetched.lost = lost
+        except Unavailable as error:
+            fetched.lost = Lost(error, tuple(item.uid for item in missing))
+        return fetched
 
     async def _ask(self, messages: Sequence[Planned]) -> tuple[dict[int, bytes], str | None]:
         uids = tuple(item.uid for item in messages)
@@ -295,7 +347,8 @@ class Taking:
 async def each(parts: Parts, ask: Callable[[Sequence[int]], Awaitable[list[T]]], uids: Sequence[int]) -> list[T]:
     """Ask about `uids` (ascending), in halves where the server says NO: it may be about one of them, and not about all.
 
-    Raises NotGiven where it says NO to one after the other.
+    Raises NotGiven where it says NO to one after the other and to the last one too; Lost with those that were asked
+    about when the session went.
     """
     found: list[T] = []
     refusals = 0
@@ -308,8 +361,26 @@ async def each(parts: Parts, ask: Callable[[Sequence[int]], Awaitable[list[T]]],
             middle = len(stretch) // 2
             stretches += [stretch[middle:], stretch[:middle]] if middle else []
             refusals += not middle
-            if refusals >= _REFUSALS and not found:
-                raise
+            if refusals == _REFUSALS and not found and stretches:
+                await parts.call(ask, stretches[0][-1:])  # if not even this one, then it is not about the messages
+        except Unavailable as error:
+            raise Lost(error, tuple(stretch)) from error
+    return found
+
+
+async def each_apart(
+    parts: Parts,
+    ask: Callable[[Sequence[int]], Awaitable[list[T]]],
+    uids: Sequence[int],
+    suspects: Mapping[int, int],
+) -> list[T]:
+    """As `each`, but who may have cost a session is asked about in a small group, alone, or not at all.
+
+    So one message whose mention ends the session is found out, and the others go on without it. Raises Lost.
+    """
+    found: list[T] = []
+    for group in plan.groups(uids, suspects):
+        found += await each(parts, ask, group)
     return found
 
 

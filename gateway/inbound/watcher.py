@@ -67,6 +67,7 @@ class Opened:
 
     cursor: int
     renumbered: bool = False
+    uidvalidity: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +199,7 @@ class State:
     """
 
     cursor: int = 0
+    uidvalidity: int = 0
     can_idle: bool = False
     leave_at: float | None = None
     looked_at: float = 0.0
@@ -221,10 +223,11 @@ def decide(watch: Watch, state: State, event: Event, now: float, jitter: float) 
             if watch.reconnect_after is not None:
                 leave_at = now + _a_little_less(watch.reconnect_after, jitter)
             return replace(state, leave_at=leave_at, chores_from=now, refusals=0, can_idle=can_idle), Open()
-        case Opened(renumbered=True):
-            # UIDs under suspicion were other messages' UIDs
-            return replace(state, suspects={}), Renumber()
-        case Opened(cursor):
+        case Opened(cursor, renumbered, uidvalidity):
+            if uidvalidity != state.uidvalidity:  # UIDs under suspicion were other messages' UIDs
+                state = replace(state, uidvalidity=uidvalidity, suspects={})
+            if renumbered:
+                return state, Renumber()
             return replace(state, cursor=cursor, looked_at=now, is_behind=False), Look(cursor, few=False)
         case Looked(cursor, more, stirred):
             overdue = now >= state.chores_from + CHORES_EVERY.total_seconds()

@@ -128,10 +128,17 @@ def test_a_server_that_cries_wolf_is_listened_to_less_often() -> None:
 
 
 def test_other_numbers_are_matched_before_anything_is_listed() -> None:
-    state, action = play(*QUIET[:2], Failed(fetching=(8,)), Begun(), Connected(True), Opened(5, renumbered=True))
+    state, action = play(*QUIET[:2], Failed(fetching=(8,)), Begun(), Connected(True), Opened(5, True, 2))
     assert action == Renumber()
     assert not state.suspects
-    assert decide(WATCH, state, Opened(77), 0.0, 0.0)[1] == Look(77, few=False)
+    assert decide(WATCH, state, Opened(77, uidvalidity=2), 0.0, 0.0)[1] == Look(77, few=False)
+
+
+def test_a_message_that_costs_sessions_while_numbers_are_matched_is_remembered() -> None:
+    state, _ = play(*QUIET[:2], Opened(5, True, 2), Failed(fetching=(8,)), Begun(), Connected(True))
+    state, action = decide(WATCH, state, Opened(5, True, 2), 0.0, 0.0)
+    assert action == Renumber()
+    assert state.suspects == {8: 1}
 
 
 def test_a_session_is_left_in_time_and_made_again_at_once() -> None:
