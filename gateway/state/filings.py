@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway.model import FilingAction, Location, Role
+from gateway.state import owed
+from gateway.state.folders import Place, located, rules
 from gateway.state.rows import insert_many
 from gateway.state.store import each
 
@@ -191,18 +193,27 @@ class Filed:
 
 @each
 def done(db: sqlite3.Connection, filed: Filed) -> None:
-    """Operation: forget what was to be done, and record where the message went. Doing it again changes nothing."""
-    row = db.execute("SELECT touchpoint FROM message WHERE id = ?", (filed.message,)).fetchone()
+    """Operation: forget what was to be done, and record where the message went. Doing it again changes nothing.
+
+    What stands behind a placeholder is owed in the other folder from now on; where that is not watched, no more.
+    """
+    row = db.execute(
+        "SELECT touchpoint, placeholder, arrived_at FROM message WHERE id = ?", (filed.message,)
+    ).fetchone()
     db.execute("DELETE FROM filing WHERE message = ? AND action = ?", (filed.message, filed.action.value))
     if row is None:
         return
-    if (left := filed.left) is not None:
-        db.execute(
-            "DELETE FROM location WHERE touchpoint = ? AND folder = ? AND uidvalidity = ? AND uid = ? AND message = ?",
-            (*row, left.folder, left.uidvalidity, left.uid, filed.message),
-        )
+    touchpoint, placeholder, arrived_at = row
     if (now := filed.now) is not None:
-        insert_many(db, _LOCATION, [(*row, now.folder, now.uidvalidity, now.uid, filed.message)])
+        place = Place(touchpoint, now.folder, now.uidvalidity)
+        insert_many(db, _LOCATION, [(*place, now.uid, filed.message)])
+        if placeholder is not None and rules(db, place):
+            owed.carry(db, place, now.uid, filed.message, arrived_at)
+    if (left := filed.left) is not None:
+        place = Place(touchpoint, left.folder, left.uidvalidity)
+        if located(db, place, [left.uid]).get(left.uid) == filed.message:
+            owed.unlocate(db, place, [left.uid])
+            owed.forget(db, place, [left.uid])
 
 
 @each

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.model import FilingAction, Placeholder, Role
-from gateway.state import filings, quarantine
+from gateway.state import filings, owed, quarantine
 from gateway.state.folders import Place
 from gateway.state.rows import insert_many
 
@@ -162,7 +162,7 @@ def settle(db: sqlite3.Connection, place: Place, role: Role, moved: Sequence[tup
     insert_many(db, _LOCATIONS, [(*place, uid, known.id) for uid, known in moved])
     for uid, known in moved:
         if known.placeholder is not None:
-            _carry_debt(db, place, uid, known.id, at)
+            owed.carry(db, place, uid, known.id, at)
     if not moved:
         return
     # Somebody has been quicker: if they take it back, that is their wish. A copy of our own looks the same.
@@ -181,29 +181,3 @@ def settle(db: sqlite3.Connection, place: Place, role: Role, moved: Sequence[tup
         db.execute(
             "UPDATE message SET origin = 'queue' WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(unjudged),)
         )
-
-
-def _carry_debt(db: sqlite3.Connection, place: Place, uid: int, message: int, at: int) -> None:
-    """What stands behind a placeholder is owed where it lies now, and nowhere else."""
-    others = db.execute(
-        "SELECT touchpoint, folder, uidvalidity, uid FROM location WHERE message = ?"
-        " AND NOT (touchpoint = ? AND folder = ? AND uidvalidity = ? AND uid = ?)",
-        (message, *place, uid),
-    ).fetchall()
-    debt = None
-    for other in others:
-        row = db.execute(
-            "DELETE FROM unfetched WHERE touchpoint = ? AND folder = ? AND uidvalidity = ? AND uid = ?"
-            " RETURNING size, reason, tries, first_at, next_at",
-            other,
-        ).fetchone()
-        debt = debt or row
-    if debt is None:
-        row = db.execute("SELECT size FROM message WHERE id = ?", (message,)).fetchone()
-        debt = (row[0], "moved before it could be fetched", 1, at, at)
-    insert_many(
-        db,
-        "INSERT OR IGNORE INTO unfetched"
-        " (touchpoint, folder, uidvalidity, uid, size, reason, tries, first_at, next_at)",
-        [(*place, uid, *debt)],
-    )

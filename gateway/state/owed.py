@@ -119,6 +119,27 @@ def owe(db: sqlite3.Connection, place: Place, messages: Iterable[tuple[int, int]
     insert_many(db, _UNFETCHED, [(*place, uid, size, reason, 0, at, at) for uid, size in messages])
 
 
+def carry(db: sqlite3.Connection, place: Place, uid: int, message: int, at: int) -> None:
+    """What stands behind a placeholder is owed where it lies now, and nowhere else. `at`: milliseconds."""
+    others = db.execute(
+        "SELECT touchpoint, folder, uidvalidity, uid FROM location WHERE message = ?"
+        " AND NOT (touchpoint = ? AND folder = ? AND uidvalidity = ? AND uid = ?)",
+        (message, *place, uid),
+    ).fetchall()
+    debt = None
+    for other in others:
+        row = db.execute(
+            "DELETE FROM unfetched WHERE touchpoint = ? AND folder = ? AND uidvalidity = ? AND uid = ?"
+            " RETURNING size, reason, tries, first_at, next_at",
+            other,
+        ).fetchone()
+        debt = debt or row
+    if debt is None:
+        row = db.execute("SELECT size FROM message WHERE id = ?", (message,)).fetchone()
+        debt = (row[0], "moved before it could be fetched", 1, at, at)
+    insert_many(db, _UNFETCHED, [(*place, uid, *debt)])
+
+
 def look(db: sqlite3.Connection, place: Place, uids: Collection[int]) -> tuple[dict[int, int], set[int]]:
     """Return the messages that lie at `uids`, by UID, and those of `uids` that are owed."""
     wanted = json.dumps(list(uids))

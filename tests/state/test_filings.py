@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from gateway.model import Envelope, Filing, FilingAction, Location, OutboxKind, Role, Submission
+from gateway.model import Envelope, Filing, FilingAction, Location, OutboxKind, Placeholder, Role, Submission
 from gateway.state import filings, outbox, raw
 from gateway.state.filings import Filed
 from gateway.state.folders import Place
 from gateway.state.lifecycle import Event, State
 from gateway.state.outbox import Done, Fated, Step, Want
+from gateway.state.owed import Owed, Passage, pass_over
 from tests.support.postroom import AT, NOW, Postroom, T, open_postroom
 
 SEEN, ANSWERED, MOVE = FilingAction.SEEN, FilingAction.ANSWERED, FilingAction.MOVE
@@ -129,6 +130,20 @@ def test_what_was_due_for_too_long_is_given_up(room: Postroom, inbox: Place) -> 
     fresh = room.arrive(inbox, 2, at=late, filings=(Filing(SEEN),))
     assert room.store.submit(filings.sweep, NOW - 3_600_000 + 1).result(5) == 2
     assert [filing.message for filing in due(room)] == [fresh]
+
+
+@pytest.mark.parametrize(("target", "owed"), [("INBOX", [(8, 1)]), ("Archive", [])])
+def test_what_stands_behind_a_placeholder_is_owed_where_we_have_put_it(
+    room: Postroom, inbox: Place, target: str, owed: list[tuple[int, int]]
+) -> None:
+    junk = room.watch("Junk", Role.JUNK, uidvalidity=4)
+    debt = Owed(3, 9_000, "NO", 1, NOW)
+    room.store.submit(pass_over, Passage(*junk, 0, 3, (debt,), (), NOW)).result(5)
+    message = room.arrive(junk, 3, 11, role=Role.JUNK, placeholder=Placeholder.HEADED)
+    for _ in range(2):
+        done(room, message, FilingAction.RELEASE, Location("Junk", 4, 3), Location(target, 7, 8))
+    assert room.places(message) == [(target, 7, 8)]
+    assert (room.owed(junk), room.owed(Place(T, target, 7))) == ([], owed)
 
 
 # --- answered --------------------------------------------------------------------------------------------------------
