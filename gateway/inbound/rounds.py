@@ -59,7 +59,7 @@ class Rounds:
         self._told: dict[str, _Shape] = {}  # as STATUS last told of each
         self._fails: Counter[str] = Counter()  # visits in a row that have failed
         self._is_caught_up = False  # the first folder has been read to its end
-        self._requests: set[trio.CancelScope] = set()
+        self._requests: dict[trio.CancelScope, trio.Event] = {}
         self._refusals = 0
         self._seen: dict[str, _Shape] = {}  # as each was at its last complete visit
         self._to_visit: set[str] = set()
@@ -174,8 +174,11 @@ class Rounds:
                 self._wanted = trio.Event()
                 await self._try_round()
         finally:
-            for scope in self._requests:
-                scope.cancel()
+            # Requests run in the tasks of those who ask; whoever comes after us must not find their sessions open
+            with trio.CancelScope(shield=True):
+                for scope, ended in list(self._requests.items()):
+                    scope.cancel()
+                    await ended.wait()
 
     async def _try_round(self) -> None:
         try:
@@ -291,7 +294,7 @@ class Rounds:
         Raises Unavailable when the provider cannot be reached, or the touchpoint's settings change meanwhile.
         """
         with trio.CancelScope() as scope:
-            self._requests.add(scope)
+            self._requests[scope] = ended = trio.Event()
             try:
                 async with self._on_the_way, self._connector.session() as session:
                     if not self._is_listed:
@@ -300,7 +303,8 @@ class Rounds:
             except Lost as lost:
                 raise lost.cause from lost
             finally:
-                self._requests.discard(scope)
+                del self._requests[scope]
+                ended.set()
         raise Unavailable(f"the settings of {self.touchpoint} have changed; ask again")
 
     async def _reconcile_all(self, session: Session, roles: Mapping[str, Role]) -> list[dict[str, Any]]:
