@@ -195,15 +195,17 @@ class Filed:
 def done(db: sqlite3.Connection, filed: Filed) -> None:
     """Operation: forget what was to be done, and record where the message went. Doing it again changes nothing.
 
-    What stands behind a placeholder is owed in the other folder from now on; where that is not watched, no more.
+    What stands behind a placeholder is owed in the other folder from now on; where that is not watched, no more. If a
+    person has decided otherwise while the message was on its way, it is to go back.
     """
     row = db.execute(
-        "SELECT touchpoint, placeholder, arrived_at FROM message WHERE id = ?", (filed.message,)
+        "SELECT touchpoint, placeholder, arrived_at, quarantine, reviewed_at FROM message WHERE id = ?",
+        (filed.message,),
     ).fetchone()
     db.execute("DELETE FROM filing WHERE message = ? AND action = ?", (filed.message, filed.action.value))
     if row is None:
         return
-    touchpoint, placeholder, arrived_at = row
+    touchpoint, placeholder, arrived_at, quarantine, reviewed_at = row
     if (now := filed.now) is not None:
         place = Place(touchpoint, now.folder, now.uidvalidity)
         insert_many(db, _LOCATION, [(*place, now.uid, filed.message)])
@@ -214,6 +216,12 @@ def done(db: sqlite3.Connection, filed: Filed) -> None:
         if located(db, place, [left.uid]).get(left.uid) == filed.message:
             owed.unlocate(db, place, [left.uid])
             owed.forget(db, place, [left.uid])
+    if reviewed_at is None:
+        return
+    if filed.action is FilingAction.JUNK and not quarantine:
+        add(db, [(filed.message, FilingAction.RELEASE, touchpoint, "", reviewed_at)])
+    elif filed.action is FilingAction.RELEASE and quarantine:
+        add(db, [(filed.message, FilingAction.JUNK, touchpoint, "", reviewed_at)])
 
 
 @each

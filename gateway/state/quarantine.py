@@ -120,12 +120,16 @@ def confirm(db: sqlite3.Connection, review: Review) -> Reviewed:
     db.execute(
         "UPDATE message SET reviewed_at = ? WHERE id IN (SELECT value FROM json_each(?))", (review.at, as_json(ids))
     )
+    filings.drop(db, FilingAction.RELEASE, ids)
     stirred = _file(db, found, FilingAction.JUNK, "queue", review.at)
     return Reviewed(tuple(ids), tuple(dict.fromkeys(conversation for _, conversation, _ in found)), (), stirred)
 
 
 def let_go(db: sqlite3.Connection, ids: Sequence[int], at: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """For use inside other operations: these are in quarantine no more. Return their conversations and queues."""
+    """For use inside other operations: these are in quarantine no more. Return their conversations and queues.
+
+    `after_fetch` is not done with them, whoever has let them go: they were fetched long ago.
+    """
     rows = db.execute(
         "UPDATE message SET quarantine = 0, reviewed_at = ? WHERE quarantine != 0"
         " AND id IN (SELECT value FROM json_each(?)) RETURNING conversation, internal_at, discarded",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gateway.model import Placeholder, Role
-from gateway.state import chores, locations, owed
+from gateway.model import FilingAction, Location, Placeholder, Role
+from gateway.state import chores, filings, locations, owed, quarantine
+from gateway.state.filings import Filed
 from gateway.state.folders import Place
 from gateway.state.locations import Accounting
 from gateway.state.owed import Owed, Passage
+from gateway.state.quarantine import Review
 from tests.support.postroom import JUNK_VERDICT, NOW, Postroom, T, open_postroom
 
 JUNK = Place(T, "Junk", 4)
@@ -151,3 +154,36 @@ def test_what_only_waited_for_its_turn_has_not_failed_for_long(room: Postroom) -
     assert room.store.read(owed.placeholders_due, place, in_time - 1, 9).result(5) == ()
     owe(room, place, 3, tries=2, next_at=later + 60_000, at=later + 60_000, moves=False)
     assert [one.uid for one in room.store.read(owed.placeholders_due, place, in_time, 9).result(5)] == [3]
+
+
+# --- a person is quicker than the provider ---------------------------------------------------------------------------
+
+
+def file(room: Postroom, message: int, action: FilingAction, left: Location, now: Location) -> None:
+    room.store.submit(filings.done, Filed(message, action, left, now)).result(5)
+
+
+def actions(room: Postroom) -> list[tuple[FilingAction, str]]:
+    return [(one.action, one.folder) for one in room.store.read(filings.due, T, NOW, 9).result(5)]
+
+
+def test_a_release_while_the_message_is_on_its_way_to_junk_brings_it_back(room: Postroom, inbox: Place) -> None:
+    message = room.arrive(inbox, 1, 11)
+    room.route(message, "<a@c>", verdict=replace(JUNK_VERDICT, junk_alone=False))
+    room.store.submit(quarantine.confirm, Review(message, NOW)).result(5)
+    room.store.submit(quarantine.release, Review(message, NOW)).result(5)
+    file(room, message, FilingAction.JUNK, Location("INBOX", 7, 1), Location("Junk", 4, 9))
+    assert actions(room) == [(FilingAction.RELEASE, "Junk")]
+    file(room, message, FilingAction.RELEASE, Location("Junk", 4, 9), Location("INBOX", 7, 2))
+    assert actions(room) == []
+
+
+def test_what_is_junk_after_all_goes_back_there(room: Postroom, inbox: Place) -> None:
+    """Its placeholder was released; the message itself was blocked and called junk while the release was under way."""
+    message = room.arrive(JUNK, 1, 11, role=Role.JUNK)
+    room.route(message, "<a@c>", verdict=JUNK_VERDICT)
+    room.store.submit(quarantine.release, Review(message, NOW)).result(5)
+    room.change("UPDATE message SET quarantine = 1, reviewed_at = NULL")
+    room.store.submit(quarantine.confirm, Review(message, NOW)).result(5)
+    file(room, message, FilingAction.RELEASE, Location("Junk", 4, 1), Location("INBOX", 7, 2))
+    assert actions(room) == [(FilingAction.JUNK, "INBOX")]
