@@ -14,15 +14,7 @@ from typing import Final, Literal
 
 from gateway.model import Arrival, to_ms
 from gateway.state import filings, matching, owed, placeholders, raw
-from gateway.state.folders import Folder as Folder  # one name for callers: mailboxes is what they know
-from gateway.state.folders import Opening as Opening
-from gateway.state.folders import Place as Place
-from gateway.state.folders import find_folder as find_folder
-from gateway.state.folders import known_uids as known_uids
-from gateway.state.folders import move_cursor
-from gateway.state.folders import note_modseq as note_modseq
-from gateway.state.folders import note_reconciled as note_reconciled
-from gateway.state.folders import open_folder as open_folder
+from gateway.state.folders import Place, move_cursor
 from gateway.state.matching import Known, Matcher
 from gateway.state.raw import Chunk
 from gateway.state.rows import insert_many

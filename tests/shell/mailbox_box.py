@@ -21,7 +21,7 @@ from gateway.health import Health
 from gateway.inbound import mailbox
 from gateway.inbound.intake import Intake
 from gateway.inbound.room import Room
-from gateway.state import mailboxes
+from gateway.state import folders
 from gateway.state.store import Store, Tuning
 from tests.shell.imap_script import ImapServer, serving
 
@@ -67,8 +67,8 @@ class Box:
     def entries(self) -> int:
         return int(self.store.read(lambda db: db.execute("SELECT count(*) FROM entry").fetchone()[0]).result(5))
 
-    def folder(self, name: str = "INBOX") -> mailboxes.Folder | None:
-        return self.store.read(mailboxes.find_folder, "support", name).result(5)
+    def folder(self, name: str = "INBOX") -> folders.Folder | None:
+        return self.store.read(folders.find_folder, "support", name).result(5)
 
     def cursor(self) -> int:
         folder = self.folder()

@@ -20,8 +20,9 @@ from gateway.inbound.intake import UNREAD_SUBJECT, Intake
 from gateway.mime.scan import HeaderFacts, scan
 from gateway.model import Arrival, Location, read_id
 from gateway.rules.chain import UNREAD_TAG, Chain
-from gateway.state import conversations, mailboxes, queues, raw
-from gateway.state.mailboxes import Folder, NewArrival, Opening
+from gateway.state import conversations, folders, mailboxes, queues, raw
+from gateway.state.folders import Folder, Opening
+from gateway.state.mailboxes import NewArrival
 from gateway.state.queues import Routed
 from gateway.state.store import Store, Tuning
 
@@ -82,7 +83,7 @@ class Provider:
 @pytest.fixture
 def provider(store: Store) -> Provider:
     folder = Folder("support", "INBOX", 1, 0, 0, 0, 0)
-    store.submit(mailboxes.open_folder, Opening(folder, ())).result(5)
+    store.submit(folders.open_folder, Opening(folder, ())).result(5)
     return Provider(store)
 
 
@@ -113,7 +114,7 @@ async def test_messages_are_stored_judged_and_placed(store: Store, intake: Intak
     conversations = {tuple(one["message_ids"]): one for one in listed(store)}
     assert set(conversations) == {("<1@customer.example>", "<3@customer.example>"), ("<2@customer.example>",)}
     assert bytes_of(store, conversations[("<2@customer.example>",)]) == [arrivals[1].raw]
-    folder = await store.read(mailboxes.find_folder, "support", "INBOX")
+    folder = await store.read(folders.find_folder, "support", "INBOX")
     assert folder is not None
     assert folder.cursor == 3
 

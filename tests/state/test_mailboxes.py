@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from gateway.model import Arrival, Location, Role
-from gateway.state import locations, mailboxes, owed
-from gateway.state.folders import Place
+from gateway.state import folders, locations, mailboxes, owed
+from gateway.state.folders import Folder, Opening, Place
 from gateway.state.locations import Relisting, Sighting
-from gateway.state.mailboxes import Folder, NewArrival, Opening
+from gateway.state.mailboxes import NewArrival
 from gateway.state.owed import Owed, Passage
 from gateway.state.raw import chunk_key
 from gateway.state.store import Store, Tuning
@@ -32,7 +32,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def opened(store: Store, cursor: int = 0, *, history_from: int = 0, wanted: tuple[int, ...] = ()) -> Folder:
     folder = Folder(*PLACE, cursor, 3, 1000, history_from)
-    return store.submit(mailboxes.open_folder, Opening(folder, wanted)).result(5)
+    return store.submit(folders.open_folder, Opening(folder, wanted)).result(5)
 
 
 def arrival(store: Store, uid: int, follows: int, *, fingerprint: int = 0, uidvalidity: int = 7) -> NewArrival:
@@ -50,7 +50,7 @@ def take(store: Store, *items: NewArrival) -> list[bool]:
 
 
 def cursor(store: Store) -> int:
-    folder = store.read(mailboxes.find_folder, "support", "INBOX").result(5)
+    folder = store.read(folders.find_folder, "support", "INBOX").result(5)
     assert folder is not None
     return folder.cursor
 
@@ -67,9 +67,9 @@ def passage(follows: int, upto: int, *owed: Owed, gone: tuple[int, ...] = ()) ->
 
 
 def test_a_folder_is_opened_once(store: Store) -> None:
-    assert store.read(mailboxes.find_folder, "support", "INBOX").result(5) is None
+    assert store.read(folders.find_folder, "support", "INBOX").result(5) is None
     first = opened(store, 50)
-    again = store.submit(mailboxes.open_folder, Opening(Folder(*PLACE, 99, 0, 2000, 2000), (1, 2))).result(5)
+    again = store.submit(folders.open_folder, Opening(Folder(*PLACE, 99, 0, 2000, 2000), (1, 2))).result(5)
     assert again == first
     assert rows(store, "SELECT * FROM unfetched") == []
 
@@ -108,7 +108,7 @@ def test_the_cursor_does_not_jump_over_a_message_that_failed(store: Store) -> No
         tickets[1].result(5)
     assert tickets[2].result(5).id
     assert cursor(store) == 1
-    assert store.read(mailboxes.known_uids, *PLACE, [1, 2, 3]).result(5) == {1, 3}
+    assert store.read(folders.known_uids, *PLACE, [1, 2, 3]).result(5) == {1, 3}
     take(store, bad)
     assert cursor(store) == 2
     store.submit(owed.pass_over, passage(2, 3)).result(5)
@@ -169,7 +169,7 @@ def test_known_messages_get_their_new_numbers(store: Store) -> None:
     (_, _, first), (_, _, second) = places(store)
     assert relist(store, (40, 12), (41, 11)) == (2, 0, 0)
     assert places(store) == [(8, 40, second), (8, 41, first)]
-    folder = store.read(mailboxes.find_folder, "support", "INBOX").result(5)
+    folder = store.read(folders.find_folder, "support", "INBOX").result(5)
     assert folder is not None
     assert (folder.uidvalidity, folder.cursor, folder.skipped) == (8, 41, 3)
 
@@ -213,7 +213,7 @@ def test_what_is_gone_lies_nowhere_and_stays_known(store: Store) -> None:
 def test_other_touchpoints_mail_is_not_ours(store: Store) -> None:
     opened(store)
     theirs = Folder("sales", "INBOX", 7, 0, 0, 1000, 0)
-    store.submit(mailboxes.open_folder, Opening(theirs)).result(5)
+    store.submit(folders.open_folder, Opening(theirs)).result(5)
     item = arrival(store, 1, 0, fingerprint=11)
     moved = Arrival(
         item.arrival.id, "sales", item.arrival.location, AT, AT, item.arrival.raw, follows=0, fingerprint=11
