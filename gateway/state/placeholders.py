@@ -2,7 +2,8 @@
 
 The id stays, for people and other rows know it. With its own header (`headed`) the placeholder was judged and placed
 as the message, so only bytes change. Without one (`blind`) nothing was known: the message is judged now, and the
-conversation that was made up for it goes, unless somebody has begun to work in it.
+conversation that was made up for it goes, unless somebody has begun to work in it. That a person has released or
+confirmed it holds for the message, too.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def replace(db: sqlite3.Connection, message: int, arrival: Arrival, chunks: Sequ
     if state == "routed":
         db.execute(
             "UPDATE message SET state = 'arrived', origin = ?, tries = 1, arrived_at = ?, routed_at = NULL,"
-            " quarantine = 0, reviewed_at = NULL, discarded = 0, trail = NULL WHERE id = ?",
+            " quarantine = iif(reviewed_at IS NULL, 0, quarantine), discarded = 0, trail = NULL WHERE id = ?",
             (arrival.role.value, to_ms(arrival.arrived_at), message),
         )
         if _is_untouched(db, message, conversation):

@@ -47,7 +47,7 @@ def list_quarantine(
     return [
         {
             "id": show_id(row[0]),
-            "conversation": show_id(row[1]),
+            "conversation": None if row[1] is None else show_id(row[1]),  # none while it is judged again
             "touchpoint": row[2],
             "from": row[3] or None,
             "from_name": row[4] or None,

@@ -35,7 +35,6 @@ _CONVERSATION: Final = (
 )
 _ENTRY: Final = "INSERT OR IGNORE INTO entry (queue, conversation, entered_at)"
 _THREAD: Final = "INSERT OR IGNORE INTO thread (key, conversation)"  # the first conversation keeps an id
-_SETTLED: Final = ("closed", "quarantined")  # not in a listing unless asked for
 _TAGS_KEPT: Final = 50  # of one conversation, however long it goes on
 
 
@@ -83,7 +82,7 @@ def route(db: sqlite3.Connection, items: Sequence[Routed]) -> Sequence[RoutedRes
         | {conversation for message in messages.values() if (conversation := message.conversation)},
     )
     tied: dict[int, int] = {}
-    written: list[tuple[Routed, Conversation, tuple[Step, ...]]] = []
+    written: list[tuple[Routed, _Message, Conversation, tuple[Step, ...]]] = []
     results: list[RoutedResult] = []
     for item in items:
         if item.id not in messages:
@@ -93,18 +92,27 @@ def route(db: sqlite3.Connection, items: Sequence[Routed]) -> Sequence[RoutedRes
             found = known[message.conversation]
             results.append(RoutedResult(found.id, tuple(found.queues), found.state, is_repeated=True))
             continue
-        if item.verdict.junk_alone and message.origin != Role.JUNK:  # it has been taken out since it was judged
-            item = replace(item, verdict=replace(item.verdict, quarantine=False, junk_alone=False))
+        item = replace(item, verdict=_as_people_want(item.verdict, message))
         found, step = _join(item, message, threads, known)
         for key in (*item.ties.own, *item.ties.parents):
             if key not in threads:
                 threads[key] = tied[key] = found.id
         # the same message twice in one batch
         messages[item.id] = replace(message, state="routed", conversation=found.id)
-        written.append((item, found, (*item.verdict.trail, *((step,) if step else ()))))
+        written.append((item, message, found, (*item.verdict.trail, *((step,) if step else ()))))
         results.append(RoutedResult(found.id, tuple(found.queues), found.state, is_new=step is None))
     _write(db, written, tied)
     return results
+
+
+def _as_people_want(verdict: Verdict, message: _Message) -> Verdict:
+    """Return the verdict after what has been decided at the provider since, or about the placeholder of the message."""
+    is_reviewed = message.reviewed_at is not None
+    if is_reviewed and message.quarantine:  # confirmed
+        return replace(verdict, quarantine=True, junk_alone=message.quarantine == BY_JUNK)
+    if verdict.junk_alone and (is_reviewed or message.origin != Role.JUNK):  # released, or taken out of Junk
+        return replace(verdict, quarantine=False, junk_alone=False)
+    return verdict
 
 
 def _join(
@@ -152,10 +160,10 @@ def _join(
 
 def _write(
     db: sqlite3.Connection,
-    written: Sequence[tuple[Routed, Conversation, tuple[Step, ...]]],
+    written: Sequence[tuple[Routed, _Message, Conversation, tuple[Step, ...]]],
     tied: Mapping[int, int],
 ) -> None:
-    changed = {conversation.id: conversation for _, conversation, _ in written}.values()
+    changed = {conversation.id: conversation for _, _, conversation, _ in written}.values()
     insert_many(db, _CONVERSATION, [one.row for one in changed if one.is_new])
     if updated := [one for one in changed if not one.is_new]:
         db.execute(
@@ -178,16 +186,20 @@ def _write(
         db.execute(
             "UPDATE message SET state = 'routed', routed_at = new.at, message_id = new.message_id, class = new.class,"
             " subject = new.subject, sender = new.sender, sender_name = new.sender_name,"
-            " conversation = new.conversation, quarantine = new.quarantine, discarded = new.discarded,"
-            " trail = new.trail FROM (SELECT value ->> 0 AS id, value ->> 1 AS at, value ->> 2 AS message_id,"
+            " conversation = new.conversation, quarantine = new.quarantine, reviewed_at = new.reviewed_at,"
+            " discarded = new.discarded, trail = new.trail"
+            " FROM (SELECT value ->> 0 AS id, value ->> 1 AS at, value ->> 2 AS message_id,"
             " value ->> 3 AS class, value ->> 4 AS subject, value ->> 5 AS sender, value ->> 6 AS sender_name,"
-            " value ->> 7 AS conversation, value ->> 8 AS quarantine, value ->> 9 AS discarded, value ->> 10 AS trail"
-            " FROM json_each(?)) AS new WHERE message.id = new.id",
+            " value ->> 7 AS conversation, value ->> 8 AS quarantine, value ->> 9 AS reviewed_at,"
+            " value ->> 10 AS discarded, value ->> 11 AS trail FROM json_each(?)) AS new WHERE message.id = new.id",
             (as_json([_message_row(*one) for one in written]),),
         )
 
 
-def _message_row(item: Routed, conversation: Conversation, trail: Sequence[Step]) -> tuple[object, ...]:
+def _message_row(
+    item: Routed, message: _Message, conversation: Conversation, trail: Sequence[Step]
+) -> tuple[object, ...]:
+    quarantine = (BY_JUNK if item.verdict.junk_alone else BY_US) if item.verdict.quarantine else 0
     return (
         item.id,
         item.at,
@@ -197,7 +209,8 @@ def _message_row(item: Routed, conversation: Conversation, trail: Sequence[Step]
         item.sender,
         item.sender_name,
         conversation.id,
-        (BY_JUNK if item.verdict.junk_alone else BY_US) if item.verdict.quarantine else 0,
+        quarantine,
+        message.reviewed_at if quarantine == message.quarantine or not quarantine else None,
         int(item.verdict.discard),
         show_trail(trail),
     )
@@ -209,11 +222,14 @@ class _Message:
     conversation: int | None
     internal_at: int
     origin: str
+    quarantine: int
+    reviewed_at: int | None
 
 
 def _messages(db: sqlite3.Connection, ids: Collection[int]) -> dict[int, _Message]:
     rows = db.execute(
-        "SELECT id, state, conversation, internal_at, origin FROM message WHERE id IN (SELECT value FROM json_each(?))",
+        "SELECT id, state, conversation, internal_at, origin, quarantine, reviewed_at FROM message"
+        " WHERE id IN (SELECT value FROM json_each(?))",
         (as_json(ids),),
     )
     return {id: _Message(*rest) for id, *rest in rows}

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 
-from gateway.model import Filing, FilingAction, Placeholder, Role, Staged
+from gateway.model import Filing, FilingAction, MessageClass, Placeholder, Role, Staged, Verdict
 from gateway.rules.conversation import thread_key
-from gateway.state import owed, queues, raw
+from gateway.state import owed, quarantine, queues, raw
 from gateway.state.folders import Place
 from gateway.state.owed import Owed, Passage
+from gateway.state.quarantine import Review
 from gateway.state.queues import Tie
 from tests.support.postroom import JUNK_VERDICT, NOW, Postroom, T, open_postroom
 
@@ -210,6 +212,50 @@ def test_in_quarantine_it_is_judged_where_it_lies_now(room: Postroom, inbox: Pla
     (result,) = room.take(room.item(inbox, 3, key + 1))
     assert (result.id, result.kind) == (message, "new")
     assert room.store.read(queues.load_unrouted, [message]).result(5)[0].junk is False
+
+
+@pytest.fixture
+def junk(room: Postroom) -> Place:
+    """Owed is UID 1, tried once."""
+    place = room.watch("Junk", Role.JUNK)
+    fail(room, place, 1)
+    return place
+
+
+SPAM = replace(JUNK_VERDICT, junk_alone=False)
+
+
+def test_what_a_person_released_is_not_kept_for_lying_in_junk(room: Postroom, junk: Place) -> None:
+    message = room.arrive(junk, 1, 11, placeholder=BLIND, role=Role.JUNK)
+    room.route(message, verdict=JUNK_VERDICT)
+    room.store.submit(quarantine.release, Review(message, NOW)).result(5)
+    assert room.take(room.item(junk, 1, 12, role=Role.JUNK))[0].kind == "new"
+    room.route(message, "<a@c>", verdict=JUNK_VERDICT)
+    assert room.show(message)["state"] == "open"
+    assert room.rows("SELECT quarantine, reviewed_at FROM message") == [(0, NOW)]
+
+
+def test_what_lists_and_rules_find_in_it_a_person_has_not_seen_yet(room: Postroom, junk: Place) -> None:
+    message = room.arrive(junk, 1, 11, placeholder=BLIND, role=Role.JUNK)
+    room.route(message, verdict=JUNK_VERDICT)
+    room.store.submit(quarantine.release, Review(message, NOW)).result(5)
+    room.take(room.item(junk, 1, 12, role=Role.JUNK))
+    room.route(message, "<a@c>", verdict=SPAM)
+    assert room.show(message)["state"] == "quarantined"
+    assert [one["reviewed_at"] for one in room.store.read(quarantine.list_quarantine).result(5)] == [None]
+
+
+@pytest.mark.parametrize("verdict", [JUNK_VERDICT, SPAM, Verdict(MessageClass.HUMAN, (T,))])
+def test_what_a_person_called_junk_stays_in_quarantine(room: Postroom, junk: Place, verdict: Verdict) -> None:
+    message = room.arrive(junk, 1, 11, placeholder=BLIND, role=Role.JUNK)
+    room.route(message, verdict=JUNK_VERDICT)
+    room.store.submit(quarantine.confirm, Review(message, NOW)).result(5)
+    room.take(room.item(junk, 1, 12, role=Role.JUNK))
+    (waiting,) = room.store.read(quarantine.list_quarantine, True).result(5)
+    assert waiting["conversation"] is None
+    room.route(message, "<a@c>", verdict=verdict)
+    assert room.show(message)["state"] == "quarantined"
+    assert room.store.read(quarantine.list_quarantine).result(5) == [], "nobody is asked again"
 
 
 # --- streaming -------------------------------------------------------------------------------------------------------
