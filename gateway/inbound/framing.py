@@ -21,7 +21,7 @@ from gateway.errors import Malformed
 Response = tuple[bytes, ...]
 
 LINE_BYTES: Final = 1024 * 1024  # the longest LIST or ENVELOPE fits
-PIECE_BYTES: Final = 32 * 1024  # of a line of UIDs: read in about half a millisecond
+PIECE_BYTES: Final = 8 * 1024  # of a line of UIDs: read in less than a millisecond, whatever is in it
 _PARTS: Final = 2_000
 _PREFIX_BYTES: Final = 1024
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from operator import lt
 from typing import Final
 
 from gateway.inbound.framing import Response
 
 LARGEST_UID: Final = 2**32 - 1
 _LONG_RUN: Final = 100
+_LINE_BYTES: Final = 256 * 1024  # the framer cuts a line of UIDs up; one that it could not cut is none
 Run = tuple[int, int]  # first and last of UIDs without a gap
 
 # RFC 2683 §3.2.1.5 asks for command lines of at most 1,000 bytes, and there are servers that need it
@@ -40,7 +42,7 @@ def read_found(response: Response) -> Iterable[range | list[int]] | None:
 
     As ranges where the server wrote them so: they may be as large as it pleases, the caller clips them.
     """
-    words = response[0].split()
+    words = response[0].split() if len(response[0]) <= _LINE_BYTES else []
     if len(words) < 2:
         return None
     kind = words[1].upper()
@@ -79,6 +81,56 @@ def _spelled(text: bytes) -> list[range | list[int]]:
     return [*pieces, scattered] if scattered else pieces
 
 
+class Sieve:
+    """Takes the UIDs from `low` to `high` out of one command's answers; of more than `most` it keeps the first.
+
+    Ranges stay ranges, so what is kept is small whatever the server writes. `count`: how many there were.
+    """
+
+    def __init__(self, low: int, high: int, most: int) -> None:
+        self._low = low
+        self._high = high
+        self.most = most
+        self._last = 0
+        self.pieces: list[range | list[int]] = []
+        self.count = 0
+        self.ascends = True
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there were more than have been kept."""
+        return self.count > self.most
+
+    def take(self, response: Response) -> None:
+        for piece in read_found(response) or ():
+            kept = self._clip(piece)
+            if not kept:
+                continue
+            self.ascends = self.ascends and self._last < kept[0] and _ascends(kept)
+            self._last = kept[-1]
+            if self.count < self.most:
+                self._keep(kept[: self.most - self.count])
+            self.count += len(kept)
+
+    def _clip(self, piece: range | list[int]) -> range | list[int]:
+        if isinstance(piece, range):
+            return range(max(piece.start, self._low), min(piece.stop, self._high + 1))
+        return [uid for uid in piece if self._low <= uid <= self._high]
+
+    def _keep(self, uids: range | list[int]) -> None:
+        last = self.pieces[-1] if self.pieces else None
+        if len(uids) < _LONG_RUN and isinstance(last, list):
+            last += uids
+        elif len(uids) < _LONG_RUN:
+            self.pieces.append(list(uids))
+        else:
+            self.pieces.append(uids)
+
+
+def _ascends(uids: range | list[int]) -> bool:
+    return isinstance(uids, range) or all(map(lt, uids, uids[1:]))
+
+
 def read_vanished(line: bytes) -> tuple[bool, list[Run]] | None:
     """Return whether it was EARLIER, and the UIDs, of a VANISHED response (RFC 7162 §3.2.10); None for any other."""
     match = re.match(rb"\* VANISHED (\(EARLIER\) )?([0-9:,]+)(?: |\Z)", line, re.IGNORECASE)
@@ -98,7 +150,7 @@ def expand(runs: Sequence[Run], most: int) -> tuple[int, ...]:
 
 def spell(text: bytes, most: int) -> list[int]:
     """Return the numbers of `1:3,7` in the order given, none when they are more than `most`."""
-    runs = read_runs(text)
+    runs = read_runs(text) if text.count(b",") < most else []
     if sum(high - low + 1 for low, high in runs) > most:
         return []
     return [uid for low, high in runs for uid in range(low, high + 1)]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import re
+import tracemalloc
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
@@ -177,6 +180,70 @@ async def test_the_beginning_of_a_backlog_is_listed_without_the_rest() -> None:
         assert await client.call(session.uids, 4, 10, 2) == [5, 7]
         assert await client.call(session.uids, 1, None, 0) == []
         assert folder.searches == 3
+
+
+@pytest.mark.parametrize("esearch", [True, False], ids=["esearch", "search"])
+async def test_a_heap_that_is_larger_than_an_answer_may_be_is_listed_all_the_same(esearch: bool) -> None:
+    uids = [*range(1, 300_000, 150), *range(2**31, 2**31 + 500_000), 2**32 - 1]
+    folder = LargeFolder(uids, esearch)
+    async with selected(folder.server) as (client, session):
+        assert await client.call(session.uids, 1) == uids
+        assert folder.searches < 25
+        assert (
+            await client.call(session.uids, 200_000, None, 150_000) == [uid for uid in uids if uid > 200_000][:150_000]
+        )
+
+
+@pytest.mark.parametrize("order", ["reversed", "twice"])
+async def test_a_large_folder_without_order_is_listed_piece_by_piece(order: str) -> None:
+    uids = list(range(1, 60_000))
+    server = ImapServer()
+
+    @server.on("UID SEARCH", times=100)
+    async def _(peer: Peer, tag: str, command: str) -> bool:
+        low, _, high = command.split()[-1].partition(":")
+        found = [uid for uid in uids if int(low) <= uid <= (2**32 if high == "*" else int(high))]
+        await peer.say(" ".join(["* SEARCH", *map(str, found[::-1] if order == "reversed" else found + found)]))
+        await peer.say(f"{tag} OK")
+        return True
+
+    async with selected(server) as (client, session):
+        session._exists = len(uids)
+        assert await client.call(session.uids, 1) == uids
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "* SEARCH" + " 1 2 3 4 5 6 7 8" * 30_000,
+        "* SEARCH " + " ".join(map(str, range(1, 120_000))),
+        "* ESEARCH UID ALL " + ",".join(["1:4294967295"] * 10_000),
+        "* ESEARCH UID ALL " + ",".join(["1:99"] * 50_000),
+    ],
+    ids=["search", "search-ascending", "wide-ranges", "short-ranges"],
+)
+async def test_whatever_is_listed_no_more_is_kept_than_was_asked_for(answer: str) -> None:
+    """The server claims as many messages as there can be, and answers everything with the same."""
+    server = ImapServer()
+
+    @server.on("UID SEARCH", times=1_000)
+    async def _(peer: Peer, tag: str, command: str) -> bool:
+        await peer.say(answer, answer, answer, f"{tag} OK")
+        return True
+
+    async with selected(server) as (client, session):
+        session._exists = session._uidnext = 2**32 - 1
+        there = set(range(1, 40_001)) | {50_000, 2**32 - 1}
+        for ask in (partial(session.uids, 1, 40_000), partial(session.present, [1, 50_000, 2**32 - 1])):
+            with contextlib.suppress(Unavailable):
+                assert set(await client.call(ask)) <= there
+        tracemalloc.start()
+        try:
+            with pytest.raises(Unavailable, match=r"far more messages than it was asked for|more than [0-9]+ messages"):
+                await client.call(session.uids, 1)
+            assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
+        finally:
+            tracemalloc.stop()
 
 
 @pytest.mark.parametrize("answer", ["* ESEARCH UID ALL 1:4294967295", "* SEARCH 1" + " 1" * 60_000])
