@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from tests.support.authority import Authority
 from tests.support.daemon import Daemon
 from tests.support.provider import Provider
+from tests.support.steps import Forge
 
 # The machine runs other tests beside these: how long one example takes says nothing about the code
 settings.register_profile("gateway", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -40,6 +41,16 @@ def provider(authority: Authority) -> Iterator[Provider]:
         yield provider
     finally:
         provider.close()
+
+
+@pytest.fixture(scope="session")
+def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
+    """Where daemons come from that start in no time and count their steps."""
+    forge = Forge(tmp_path_factory.mktemp("forge") / "log")
+    try:
+        yield forge
+    finally:
+        forge.close()
 
 
 _DAEMONS = pytest.StashKey[list[Daemon]]()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -22,15 +22,6 @@ from tests.support.steps import Deadly, Forge
 
 SOAK = os.environ.get("SOAK") == "1"
 TOGETHER = 6
-
-
-@pytest.fixture(scope="module")
-def forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
-    forge = Forge(tmp_path_factory.mktemp("forge") / "log")
-    try:
-        yield forge
-    finally:
-        forge.close()
 
 
 @pytest.mark.timeout(3600 if SOAK else 240)
