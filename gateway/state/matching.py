@@ -30,7 +30,10 @@ _COLUMNS: Final = "id, touchpoint, origin, state, fingerprint, object_id, placeh
 
 @dataclass(slots=True)
 class Known:
-    """A message of the ledger, as far as matching goes. `places`: (folder, UIDVALIDITY) where it lies."""
+    """A message of the ledger, as far as matching goes. `places`: (folder, UIDVALIDITY) where it lies.
+
+    `is_guessed`: it was found by less than its key.
+    """
 
     id: int
     touchpoint: str
@@ -41,19 +44,21 @@ class Known:
     placeholder: str | None
     quarantine: int
     places: set[tuple[str, int]] = field(default_factory=set)
+    is_guessed: bool = False
 
     def is_same(self, fingerprint: int, object_id: int | None) -> bool:
         if self.object_id is not None and object_id is not None:
             return self.object_id == object_id
         return self.fingerprint == fingerprint != UNKNOWN
 
-    def is_like(self, place: Place, fingerprint: int) -> bool:
-        """May this be the message whose header nobody could read? Only size and time are known of that one, which is
-        enough when it has disappeared from where it lay: at worst its own bytes take the place of another's.
+    def is_like(self, fingerprint: int, object_id: int | None) -> bool:
+        """May this be the message whose header nobody could read? Only size and time are known of that one, and may be
+        those of another; so what is still owed where it lay stays owed there (`settle`), and at worst the two change
+        their places in the ledger.
         """
         return (
             self.placeholder == Placeholder.BLIND
-            and all(folder == place.folder for folder, _ in self.places)
+            and (self.object_id is None or object_id is None)
             and self.fingerprint >> 32 == fingerprint >> 32
         )
 
@@ -91,9 +96,9 @@ class Matcher:
                 found.update((row[0], Known(*row)) for row in rows)
         if blind is not None:
             rows = db.execute(
-                f"SELECT {_COLUMNS} FROM message WHERE placeholder = 'blind' AND touchpoint = ?", (blind,)
+                f"SELECT {_COLUMNS} FROM message WHERE placeholder = 'blind' AND touchpoint = ? ORDER BY id", (blind,)
             )
-            self._blind = [found.setdefault(row[0], Known(*row)) for row in rows]
+            self._blind = [found.setdefault(row[0], Known(*row)) for row in rows]  # the oldest first
         if found:
             rows = db.execute(
                 "SELECT message, folder, uidvalidity FROM location WHERE message IN (SELECT value FROM json_each(?))",
@@ -134,16 +139,20 @@ class Matcher:
             for known in same
             if here not in known.places and _may_be(known, place, role) and known.is_same(fingerprint, object_id)
         ]
-        fits = fits or [
-            known
-            for known in self._blind
-            if here not in known.places and _may_be(known, place, role) and known.is_like(place, fingerprint)
-        ]
         if not fits:
-            return None
+            return self._guess(place, role, fingerprint, object_id)
         found = min(fits, key=lambda known: known.id)
         found.places.add(here)
         return found
+
+    def _guess(self, place: Place, role: Role, fingerprint: int, object_id: int | None) -> Known | None:
+        here = (place.folder, place.uidvalidity)
+        for known in self._blind:
+            if here not in known.places and _may_be(known, place, role) and known.is_like(fingerprint, object_id):
+                known.places = {here}
+                known.is_guessed = True
+                return known
+        return None
 
 
 def _may_be(known: Known, place: Place, role: Role) -> bool:
@@ -161,6 +170,8 @@ def settle(db: sqlite3.Connection, place: Place, role: Role, moved: Sequence[tup
     """
     insert_many(db, _LOCATIONS, [(*place, uid, known.id) for uid, known in moved])
     for uid, known in moved:
+        if known.is_guessed:  # where another may lie in its place, that one is owed and nothing is located
+            db.execute("DELETE FROM location WHERE message = ? AND folder != ?", (known.id, place.folder))
         if known.placeholder is not None:
             owed.carry(db, place, uid, known.id, at)
     if not moved:

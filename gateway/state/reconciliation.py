@@ -7,13 +7,12 @@ showed before; so the last thousand are compared at each poll, and all of them o
 from __future__ import annotations
 
 import sqlite3
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from gateway.state import owed
-from gateway.state.folders import Place, leave_alone, left_between, move_cursor
+from gateway.state.folders import Place, leave_alone, left_among, left_between, move_cursor
 from gateway.state.store import each
 
 LATE: Final = "surfaced late"  # the reason why these are owed
@@ -86,27 +85,27 @@ class _Comparison:
 
 
 def _compare(db: sqlite3.Connection, place: Place, low: int, high: int, present: Sequence[int]) -> _Comparison | None:
-    """Compare, up to the cursor: what lies above has not been looked at yet. None: the UIDs mean nothing any more."""
+    """Compare. What is there above the cursor is no surprise: nobody has looked at it yet. None: the UIDs mean nothing
+    any more.
+    """
     row = db.execute(f"SELECT cursor FROM folder WHERE {_IN_PLACE}", place).fetchone()
     if row is None:
         return None
-    high = min(high, row[0])
+    cursor = row[0]
     within = (*place, low, high)
     ours = {uid for (uid,) in db.execute(f"SELECT uid FROM location WHERE {_BETWEEN}", within)}
     awaited = {uid for (uid,) in db.execute(f"SELECT uid FROM unfetched WHERE {_BETWEEN}", within)}
-    ranges = left_between(db, place, low, high)
-    lows = [one[0] for one in ranges]
+    within_reach = [uid for uid in present if low <= uid <= high]
+    left = left_among(db, place, within_reach)
     found = _Comparison([], [], [], [], [])
-    for uid in present:
-        if not low <= uid <= high:
-            continue
+    for uid in within_reach:
         if uid in awaited:
             found.owed.append(uid)
         elif uid in ours:
             found.known.append(uid)
-        elif (number := bisect_right(lows, uid)) and uid <= ranges[number - 1][1]:
+        elif uid in left:
             found.left.append(uid)
-        else:
+        elif uid <= cursor:
             found.late.append(uid)
     found.gone.extend(sorted((ours | awaited) - set(present)))
     return found

@@ -307,7 +307,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def move(self, data: st.DataObject, into: str) -> None:
         name, uid = data.draw(st.sampled_from(self.letters()))
         letter = self.provider[name].letters[uid]
-        if letter.trouble is not Placeholder.BLIND:  # of those we cannot say where they went
+        if letter.trouble is not Placeholder.BLIND:  # while nothing can be read of it, it is new wherever it turns up
             del self.provider[name].all[uid]
             self.provider[into].put(letter)
 
@@ -440,10 +440,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def reconcile(self, name: str) -> None:
         mailbox = self.provider[name]
-        cursor = self.daemon.cursor(name)
-        present = tuple(uid for uid in mailbox.letters if uid <= cursor)
         place = Place(T, name, mailbox.uidvalidity)
-        self.daemon.do(locations.account, Accounting(place, 1, cursor, present, to_ms(self.daemon.now)))
+        listing = Accounting(place, 1, mailbox.uidnext - 1, tuple(mailbox.letters), to_ms(self.daemon.now))
+        self.daemon.do(locations.account, listing)
 
     def agrees(self, name: str, known: Counter[int]) -> None:
         mailbox = self.provider[name]

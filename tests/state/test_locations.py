@@ -230,12 +230,61 @@ def test_a_renumbered_folder_knows_also_what_came_from_elsewhere(room: Postroom,
 
 
 def test_stretches_that_are_left_alone_get_their_new_numbers(room: Postroom) -> None:
-    room.watch(cursor=50, history_from=NOW, left=((1, 50),))
+    room.watch(cursor=50, history_from=NOW, left=((1, 50),), skipped=4)
     new = Place(T, "INBOX", 8)
-    assert room.relist(new, (1, 21), (2, 22), (5, 23), at=NOW - 1, last=False) == (0, 0, 3)
+    for _ in range(2):  # it was cut off, and begins again
+        relisted = room.relist(new, (1, 21), (2, 22), (5, 23), at=NOW - 1, last=False)
+    assert relisted == (0, 0, 0), "these are known to be left alone"
     assert room.relist(new, (6, 24), at=NOW - 1) == (0, 0, 1)
     assert room.left(new) == [(1, 2), (5, 6)]
     assert room.left(Place(T, "INBOX", 7)) == []
+
+
+@pytest.mark.parametrize(
+    ("skipped", "left"), [(2, ((1, 50),)), (9, ((7, 7), (9, 9)))], ids=["so many were there", "so many are there"]
+)
+def test_no_more_is_left_alone_than_was_before(room: Postroom, skipped: int, left: tuple[tuple[int, int], ...]) -> None:
+    """Somebody has moved old letters into the folder; they are above the others, and new to us."""
+    room.watch(cursor=50, history_from=NOW, left=left, skipped=skipped)
+    new = Place(T, "INBOX", 8)
+    assert room.relist(new, (1, 21), at=NOW - 1, last=False) == (0, 0, 1)
+    assert room.relist(new, (2, 22), (3, 23), at=NOW - 1) == (0, 1, 1)
+    assert room.owed(new) == [(3, 0)]
+
+
+@pytest.mark.parametrize(
+    ("history_from", "skipped", "at"),
+    [(NOW, 0, NOW - 100), (0, 3, -1)],
+    ids=["the folder was empty", "all is wanted, also from before 1970"],
+)
+def test_where_nothing_was_left_nothing_is_left(room: Postroom, history_from: int, skipped: int, at: int) -> None:
+    room.watch(history_from=history_from, skipped=skipped)
+    new = Place(T, "INBOX", 8)
+    assert room.relist(new, (6, 66), at=at) == (0, 1, 0)
+
+
+def test_what_is_owed_stays_owed_under_its_new_number(room: Postroom) -> None:
+    """Old letters that somebody has moved in; one has been tried, of the other nobody knows how large it is."""
+    place = room.watch(cursor=50, history_from=NOW, left=((1, 50),))
+    new = Place(T, "INBOX", 8)
+    debts = (owed.Owed(51, 100, "NO", 1, NOW), owed.Owed(52, 0, "surfaced late", 0, NOW))
+    room.store.submit(owed.pass_over, owed.Passage(*place, 50, 52, debts, (), NOW)).result(5)
+    seen = [Sighting(uid, uid, None, 100 if uid == 4 else 200, NOW - 1) for uid in range(1, 6)]
+    relisting = locations.Relisting(new, Role.QUEUE, tuple(seen), True, 5, NOW)
+    assert room.store.submit(locations.relist, relisting).result(5) == locations.Relisted(0, 3, 2)
+    assert room.left(new) == [(1, 2)]
+
+
+def test_a_relisting_that_comes_late_turns_nothing_back(room: Postroom) -> None:
+    room.watch(cursor=5, history_from=NOW, left=((1, 5),))
+    new = Place(T, "INBOX", 8)
+    room.relist(new, (1, 1), (2, 2), at=NOW - 1)
+    room.take(room.item(new, 3, 33, follows=2))
+    room.change("UPDATE folder SET modseq = 99")
+    assert room.relist(new, (1, 1), (2, 2), (4, 4), at=NOW - 1) == (0, 1, 0)
+    assert room.cursor(new) == 3
+    assert room.rows("SELECT modseq FROM folder") == [(99,)]
+    assert (room.left(new), room.owed(new)) == ([(1, 2)], [(4, 0)])
 
 
 def test_a_sighting_that_comes_twice_is_owed_once(room: Postroom, inbox: Place) -> None:
@@ -290,9 +339,29 @@ def test_a_message_that_never_showed_its_header_is_known_by_size_and_time(room: 
     assert room.owed(new) == [(40, 4), (41, 0), (42, 0)]
 
 
-def test_while_it_lies_elsewhere_another_of_its_size_and_time_is_another(room: Postroom, inbox: Place) -> None:
-    placeholder(room, inbox, Placeholder.BLIND, OUTLINE | 1)
-    relocation = Relocation(ELSEWHERE, Role.QUEUE, (Sighting(5, OUTLINE | 2, None, 1, NOW),), (), NOW)
+def test_by_size_and_time_it_is_known_in_another_folder_and_judged_there(room: Postroom, inbox: Place) -> None:
+    message = placeholder(room, inbox, Placeholder.BLIND, OUTLINE | 1)
+    room.route(message)
+    assert room.relocate(ELSEWHERE, (5, OUTLINE | 2)) == set()
+    assert room.places(message) == [("Elsewhere", 9, 5)]
+    (result,) = room.take(room.item(ELSEWHERE, 5, OUTLINE | 2))
+    assert (result.id, result.kind) == (message, "new")
+
+
+def test_a_guess_that_was_wrong_loses_neither(room: Postroom, inbox: Place) -> None:
+    """Another message of the same size and second comes, while the one without a header lies where it lay."""
+    message = placeholder(room, inbox, Placeholder.BLIND, OUTLINE | 1)
+    room.relocate(ELSEWHERE, (5, OUTLINE | 2))
+    assert room.owed(inbox) == [(1, 4)], "it is still there and still owed"
+    room.take(room.item(ELSEWHERE, 5, OUTLINE | 2))
+    (result,) = room.take(room.item(inbox, 1, OUTLINE | 3))
+    assert result.kind == "new"
+    assert result.id != message
+    assert room.owed(inbox) == room.owed(ELSEWHERE) == []
+
+
+def test_other_ids_are_no_likeness(room: Postroom, inbox: Place) -> None:
+    room.arrive(inbox, 1, OUTLINE | 1, placeholder=Placeholder.BLIND, object_id=5)
+    relocation = Relocation(ELSEWHERE, Role.QUEUE, (Sighting(5, OUTLINE | 2, 6, 1, NOW),), (), NOW)
     room.store.submit(locations.relocate, relocation).result(5)
     assert room.owed(ELSEWHERE) == []
-    assert room.owed(inbox) == [(1, 4)]

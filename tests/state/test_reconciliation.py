@@ -61,8 +61,10 @@ def test_nothing_outside_the_stretch_changes(room: Postroom) -> None:
 def test_what_lies_above_the_cursor_is_not_late_but_not_looked_at_yet(room: Postroom) -> None:
     place = room.watch(cursor=20)
     room.arrive(place, 25, follows=24)  # behind a gap
-    assert account(room, place, 1, 30, 19, 21, 22) == Accounted(late=1)
+    assert account(room, place, 1, 24, 19, 21, 22) == Accounted(late=1)
     assert room.owed(place) == [(19, 0)]
+    assert room.rows("SELECT uid FROM location") == [(25,)]
+    assert account(room, place, 1, 30, 19, 21, 22) == Accounted(owed=1, gone=1)
 
 
 def test_uids_of_another_uidvalidity_mean_nothing(room: Postroom) -> None:

@@ -69,9 +69,10 @@ class Postroom:
         history_from: int = 0,
         wanted: tuple[int, ...] = (),
         left: tuple[tuple[int, int], ...] = (),
+        skipped: int = 3,
     ) -> Place:
         place = Place(touchpoint, folder, uidvalidity)
-        opened = Folder(*place, cursor, 3, NOW, history_from, role)
+        opened = Folder(*place, cursor, skipped, NOW, history_from, role)
         self.store.submit(folders.open_folder, Opening(opened, wanted, left)).result(5)
         return place
 
