@@ -7,7 +7,7 @@ JOBS   ?= 2
 PYTEST := $(BIN)/pytest -n $(JOBS) --dist loadgroup
 READY  := .venv/.ready-$(notdir $(PYTHON))
 
-.PHONY: help demo test check fmt lint types layers bench test-peers test-faults cover peers clean
+.PHONY: help demo test check fmt lint types layers bench test-peers test-faults soak cover peers clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -16,7 +16,7 @@ help: ## this list
 demo: $(READY) ## the whole story on this machine: no accounts, no root
 	$(BIN)/mail-gateway demo $(DEMO)
 
-test: peers $(READY) ## all tests, against a real Dovecot and Postfix (installed by apt-get when that is allowed)
+test: peers $(READY) ## all tests, against a real Dovecot, Cyrus and Postfix (installed by apt-get when that is allowed)
 	$(PYTEST)
 
 check: $(READY) lint types layers ## what must hold before a commit: format, ruff, mypy strict, import layers
@@ -44,13 +44,16 @@ test-peers: peers $(READY) ## only the tests against real servers
 test-faults: peers $(READY) ## only kill -9, power cut, full disk
 	$(PYTEST) tests/faults
 
+soak: peers $(READY) ## 10,000 messages in a storm with 50 kills, and death at every step: half an hour and more
+	SOAK=1 $(PYTEST) tests/peers/test_chaos.py tests/faults/test_every_step.py
+
 cover: $(READY) ## line and branch coverage of the cores by their own tests; fails under 95 %
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -q tests/unit tests/property
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=95 --include='$(shell tests/setup/cores)'
 
-peers: ## Dovecot, Postfix and what else the tests call, by apt-get where that is allowed
+peers: ## Dovecot, Cyrus, Postfix and what else the tests call, by apt-get where that is allowed
 	@PYTHON=$(PYTHON) tests/setup/peers
 
 clean: ## take away what make has made
