@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -25,6 +26,8 @@ _UNFETCHED: Final = (
     "INSERT INTO unfetched (touchpoint, folder, uidvalidity, uid, size, reason, tries, first_at, next_at)"
 )
 _LEFT: Final = "INSERT INTO left_alone (touchpoint, folder, uidvalidity, low, high)"
+
+HISTORY: Final = "history"  # the reason why these are owed
 
 Range = tuple[int, int]  # of UIDs, both ends in it
 
@@ -42,8 +45,8 @@ class Folder:
     """A watched folder. `skipped`: how many messages were there and older than the history when the watch began.
 
     `history_from`: milliseconds; after a change of UIDVALIDITY, mail with an older INTERNALDATE that we do not know
-    is taken for what was skipped at the beginning. `modseq`: up to this one all changes have been looked at, None
-    where the server counts none (RFC 7162). `reconciled_at`: milliseconds.
+    is taken for what was skipped at the beginning, but no more of it than was. `modseq`: up to this one all changes
+    have been looked at, None where the server counts none (RFC 7162). `reconciled_at`: milliseconds.
     """
 
     touchpoint: str
@@ -104,7 +107,7 @@ def open_folder(db: sqlite3.Connection, opening: Opening) -> Folder:
         ),
     )
     at = folder.first_watched_at
-    insert_many(db, _UNFETCHED, [(*folder.place, uid, 0, "history", 0, at, at) for uid in opening.wanted])
+    insert_many(db, _UNFETCHED, [(*folder.place, uid, 0, HISTORY, 0, at, at) for uid in opening.wanted])
     leave_alone(db, folder.place, opening.left)
     return folder
 
@@ -192,6 +195,23 @@ def left_between(db: sqlite3.Connection, place: Place, low: int, high: int) -> l
         (*place, low, low, *place, low, high),
     )
     return sorted(rows)
+
+
+def left_among(db: sqlite3.Connection, place: Place, uids: Sequence[int]) -> set[int]:
+    """Return those of `uids` (ascending) that are left alone."""
+    ranges = left_between(db, place, uids[0], uids[-1]) if uids else []
+    lows = [low for low, _ in ranges]
+    return {uid for uid in uids if (number := bisect_right(lows, uid)) and uid <= ranges[number - 1][1]}
+
+
+def count_left(db: sqlite3.Connection, place: Place) -> int:
+    """Return how many UIDs are left alone."""
+    (count,) = db.execute(
+        "SELECT coalesce(sum(high - low + 1), 0) FROM left_alone WHERE touchpoint = ? AND folder = ?"
+        " AND uidvalidity = ?",
+        place,
+    ).fetchone()
+    return int(count)
 
 
 def joined(ranges: Iterable[Range]) -> list[Range]:

@@ -14,8 +14,8 @@ from typing import Final
 
 from gateway.model import Role
 from gateway.state import matching, owed
+from gateway.state.folders import HISTORY, Folder, count_left, find_folder, leave_alone, left_among, located
 from gateway.state.folders import Place as Place  # one name for callers
-from gateway.state.folders import find_folder, leave_alone, located
 from gateway.state.matching import Known, Matcher
 from gateway.state.reconciliation import Accounted as Accounted
 from gateway.state.reconciliation import Accounting as Accounting
@@ -164,7 +164,8 @@ class Relisted:
 
 def relist(db: sqlite3.Connection, listings: Sequence[Relisting]) -> Sequence[Relisted]:
     """Operation: give known messages their new locations; what matches none is owed, unless it is older than the
-    history.
+    history. Of such mail no more is left alone than was before: what somebody has moved into the folder keeps its old
+    date and is new to us. In doubt it is new; to have it twice is better than never.
 
     The folder takes the new UIDVALIDITY with the last stretch; until then a crash starts the relisting again, and
     what was matched already is not matched twice. So nothing is lost, and nothing is fetched that we have.
@@ -178,26 +179,26 @@ def _relist(db: sqlite3.Connection, listing: Relisting) -> Relisted:
     assert old is not None, "a folder is opened before it is listed again"
     uids = [sighting.uid for sighting in listing.sightings]
     there, awaited = owed.look(db, place, uids)
-    settled = {*there, *awaited}
+    already = left_among(db, place, sorted(uids))  # by a relisting that was cut off
+    settled = {*there, *awaited, *already}
     keys = [(sighting.fingerprint, sighting.object_id) for sighting in listing.sightings]
     matcher = Matcher(db, keys, blind=place.touchpoint)
     moved: list[tuple[int, Known]] = []
-    new: list[tuple[int, int]] = []
-    left: list[int] = []
+    unmatched: list[Sighting] = []
     for sighting in listing.sightings:
         if sighting.uid in settled:
             continue
         if found := matcher.find(place, listing.role, sighting.fingerprint, sighting.object_id):
             moved.append((sighting.uid, found))
-        elif sighting.internal_at < old.history_from:
-            left.append(sighting.uid)
         else:
-            new.append((sighting.uid, sighting.size))
+            unmatched.append(sighting)
         settled.add(sighting.uid)
+    left = _left_again(db, old, place, unmatched)
+    new = [(sighting.uid, sighting.size) for sighting in unmatched if sighting.uid not in left]
     matching.settle(db, place, listing.role, moved, listing.at)
     owed.owe(db, place, new, RENUMBERED, listing.at)
     leave_alone(db, place, [(uid, uid) for uid in left])
-    if listing.last:
+    if listing.last and old.place != place:  # else another session was quicker and has gone on since
         db.execute(
             "UPDATE folder SET uidvalidity = ?, cursor = ?, modseq = NULL WHERE touchpoint = ? AND folder = ?",
             (place.uidvalidity, listing.upto, *place[:2]),
@@ -206,3 +207,30 @@ def _relist(db: sqlite3.Connection, listing: Relisting) -> Relisted:
             for other in "<>":  # not `!=`: that walks over all that lies there now
                 db.execute(f"DELETE FROM {table} WHERE touchpoint = ? AND folder = ? AND uidvalidity {other} ?", place)
     return Relisted(len(moved), len(new), len(left))
+
+
+def _left_again(db: sqlite3.Connection, old: Folder, place: Place, unmatched: Sequence[Sighting]) -> set[int]:
+    """Return the UIDs of those that were left alone under the former UIDVALIDITY, as it seems.
+
+    They are older than the history, and no more than were left; the lowest UIDs, for numbers are given in the order
+    of arrival. What was owed is known by its size; where that was not known, one less is left.
+    """
+    older = [sighting for sighting in unmatched if sighting.internal_at < old.history_from]
+    if not older or old.place == place:
+        return set()
+    sizes = {
+        size
+        for (size,) in db.execute(
+            "SELECT DISTINCT size FROM unfetched WHERE touchpoint = ? AND folder = ? AND uidvalidity = ?"
+            " AND size IN (SELECT value FROM json_each(?))",
+            (*old.place, json.dumps([sighting.size for sighting in older])),
+        )
+    }
+    (shapeless,) = db.execute(
+        "SELECT count(*) FROM unfetched WHERE touchpoint = ? AND folder = ? AND uidvalidity = ? AND size = 0"
+        " AND reason != ?",
+        (*old.place, HISTORY),
+    ).fetchone()
+    most = min(old.skipped, count_left(db, old.place)) - count_left(db, place) - shapeless
+    uids = sorted(sighting.uid for sighting in older if sighting.size not in sizes)
+    return set(uids[: max(0, most)])

@@ -92,7 +92,8 @@ def route(db: sqlite3.Connection, items: Sequence[Routed]) -> Sequence[RoutedRes
             found = known[message.conversation]
             results.append(RoutedResult(found.id, tuple(found.queues), found.state, is_repeated=True))
             continue
-        item = replace(item, verdict=_as_people_want(item.verdict, message))
+        if (verdict := _as_people_want(item.verdict, message)) is not item.verdict:
+            item = replace(item, verdict=verdict)
         found, step = _join(item, message, threads, known)
         for key in (*item.ties.own, *item.ties.parents):
             if key not in threads:

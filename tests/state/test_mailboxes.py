@@ -32,7 +32,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def opened(store: Store, cursor: int = 0, *, history_from: int = 0, wanted: tuple[int, ...] = ()) -> Folder:
     folder = Folder(*PLACE, cursor, 3, 1000, history_from)
-    return store.submit(folders.open_folder, Opening(folder, wanted)).result(5)
+    left = ((1, cursor),) if cursor and not wanted else ()
+    return store.submit(folders.open_folder, Opening(folder, wanted, left)).result(5)
 
 
 def arrival(store: Store, uid: int, follows: int, *, fingerprint: int = 0, uidvalidity: int = 7) -> NewArrival:
@@ -182,7 +183,7 @@ def test_twins_count(store: Store) -> None:
 
 
 def test_what_is_new_is_owed_and_what_is_old_is_left(store: Store) -> None:
-    opened(store, history_from=3000)
+    opened(store, 9, history_from=3000)
     assert relist(store, (40, 1), at=2999, last=False) == (0, 0, 1)
     assert relist(store, (41, 2), at=3000) == (0, 1, 0)
     assert rows(store, "SELECT uidvalidity, uid, tries FROM unfetched") == [(8, 41, 0)]
