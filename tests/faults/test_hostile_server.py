@@ -21,11 +21,15 @@ from gateway.errors import CommandError
 from tests.support import hurried
 from tests.support.authority import Authority, Pair
 from tests.support.daemon import Daemon, Site
-from tests.support.hostile import HostileServer, Quirk
+from tests.support.hostile import CAPABILITIES, HostileServer, Quirk
 from tests.support.imap_faults import (
+    BYE,
     TRIALS,
     Trial,
     announced_as,
+    answers,
+    answers_after,
+    at,
     cuts_the_link,
     empty,
     has_body,
@@ -35,10 +39,11 @@ from tests.support.imap_faults import (
     refuses,
     shorter_than_announced,
 )
-from tests.support.imap_model import Message
+from tests.support.imap_model import Folder, Message
 from tests.support.letters import letter, message_id, repeated
 from tests.support.onlooker import Correspondents, LogReader, Memory, Onlooker, quantiles
 from tests.support.provider import Provider
+from tests.support.waiting import wait_until
 
 RATE: Final = 100  # the daemon's minutes are 0.6 seconds of ours
 LARGEST: Final = 500_000  # bytes: inbound.max_message_size
@@ -271,6 +276,7 @@ class Story:
         if not self.wait(lambda: not self.missing(ids)):
             line.trouble += f" LOST, or later than {PATIENCE:.0f} s: {self.missing(ids)}"
         line.back = time.monotonic() - (begun if trial.flows else honest_at)
+        self.wait(lambda: self.server.has_idler, 1.5)  # all its chores are done, or it has lost the taste for IDLE
         line.took = time.monotonic() - begun
         line.met = sum(fault.met for fault in faults)
         line.slowest = 1000 * self.onlooker.slowest
@@ -416,8 +422,8 @@ def make_server() -> Iterator[Callable[..., HostileServer]]:
     """Makes servers that are gone at the end of the test."""
     made: list[HostileServer] = []
 
-    def make(id: str, pair: Pair | None = None) -> HostileServer:
-        made.append(HostileServer(f"{id}@support.example", f"secret of {id}", pair))
+    def make(id: str, pair: Pair | None = None, capabilities: str = CAPABILITIES) -> HostileServer:
+        made.append(HostileServer(f"{id}@support.example", f"secret of {id}", pair, capabilities))
         return made[-1]
 
     try:
@@ -481,6 +487,7 @@ def test_one_hostile_server_costs_nine_healthy_touchpoints_nothing_and_loses_not
     in_queue = Counter(id for conversation in in_hostile for id in conversation["message_ids"])
     kept = Counter(message_id(message.raw) for message in server.messages().values())
     noted = Counter(message_id(odd.message.raw) for odd in story.odd if not odd.heals)  # perhaps without their headers
+    notes = [(one["subject"], one["message_ids"]) for one in in_hostile if not set(one["message_ids"]) & set(kept)]
     most = max(line.peak for line in story.lines) - memory_before
     slow = max(latencies.beside)
     looked_at: dict[str, Any] = {
@@ -497,7 +504,7 @@ def test_one_hostile_server_costs_nine_healthy_touchpoints_nothing_and_loses_not
         "troubles": {line.name: line.trouble for line in story.lines if line.trouble},
         "lost": sorted(kept - in_queue - noted),
         "twice": repeated(in_queue.elements()),
-        "places": [] if len(in_hostile) == kept.total() else [f"{len(in_hostile)} for {kept.total()} messages"],
+        "of nothing": notes if len(notes) > len(noted - in_queue) else [],
         "forged": [id for id in in_queue if id == "<forged@x>"],
         # (d) what could not be fetched had a placeholder, and the message when it could
         "without a placeholder": [odd.name for odd in story.odd if odd.stood_in_after is None],
@@ -530,3 +537,51 @@ def surface_late(story: Story) -> None:
         line.trouble = f"not found in {PATIENCE:.0f} s"
     line.took = line.back = time.monotonic() - begun
     story.hear(line)
+
+
+# --- filing ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("without", "verbs"), [("", ["MOVE"]), ("MOVE ", ["COPY", "STORE", "EXPUNGE"])], ids=["move", "copy-and-expunge"]
+)
+def test_what_is_filed_lies_in_one_place_in_the_end_whatever_the_server_does_meanwhile(
+    make_server: Callable[..., HostileServer],
+    make_daemon: Callable[..., Daemon],
+    tmp_path: Path,
+    without: str,
+    verbs: list[str],
+) -> None:
+    server = make_server("filing", capabilities=CAPABILITIES.replace(without, ""))
+    keys = {"after_fetch": "move:Done", "watch": {"poll": "1 s"}}
+    daemon = make_daemon(
+        Site([a_touchpoint("filing", server, tmp_path, **keys)]), program=(hurried.__file__, f"{server.port}:{RATE}")
+    )
+    daemon.start()
+    written: list[Message] = []
+
+    def is_filed() -> bool:
+        return not server.messages() and len(server.folders.get("Done", Folder("")).messages) >= len(written)
+
+    for verb in verbs:
+        for fault in (
+            at(f"UID {verb}", BYE),
+            at(f"UID {verb}"),
+            answers(f"UID {verb}", "TAG NO [UNAVAILABLE] not now"),
+            answers(f"UID {verb}", "TAG OK done, says the server"),
+            answers_after(f"UID {verb}", 1),
+        ):
+            with server.in_force(fault):
+                written.append(Message(letter(len(written), f"filed by {verb}")))
+                server.deliver(written[-1])
+                wait_until(lambda fault=fault: fault.ended, f"{verb} is met", state=daemon.log_tail)  # type: ignore[misc]
+            wait_until(is_filed, f"it is filed in spite of its {verb}", state=daemon.log_tail)
+    for folder in ("INBOX", "Junk", "Sent"):
+        assert server.messages(folder) == {}
+    filed = Counter(message.number for message in server.messages("Done").values())
+    assert filed == Counter(message.number for message in written)
+    in_queue = [id for conversation in daemon.conversations() for id in conversation["message_ids"]]
+    assert sorted(in_queue) == sorted(message_id(message.raw) for message in written)
+    assert [one for one in server.commands if re.match(r"(CLOSE|EXPUNGE|STORE)\b", one)] == []
+    assert [one for one in server.misunderstood if "Done" not in one] == []
+    assert "Traceback" not in daemon.log.read_text()

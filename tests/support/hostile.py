@@ -159,9 +159,9 @@ class HostileServer:
         self.do(cut)
 
     @property
-    def open(self) -> int:
-        """How many connections are logged in."""
-        return self.do(lambda: sum(dialog.is_logged_in for dialog in self.dialogs))
+    def has_idler(self) -> bool:
+        """Whether somebody waits in IDLE."""
+        return self.do(lambda: any(dialog.last == "IDLE" for dialog in self.dialogs))
 
     @contextlib.contextmanager
     def in_force(self, *faults: Fault) -> Iterator[None]:
@@ -460,6 +460,14 @@ class Dialog:
                 lines.append(b'* LIST (%b) "/" "%b"' % (flags, folder.name.encode()))
         await self.done(command, lines=lines)
 
+    async def create(self, command: Command) -> None:
+        name = plain(command.arguments[0]).decode()
+        if name in self.server.folders:
+            await self.done(command, "NO [ALREADYEXISTS] it is there")
+            return
+        self.server.folders[name] = Folder(name)
+        await self.done(command)
+
     async def status(self, command: Command) -> None:
         folder = self.server.folders.get(plain(command.arguments[0]).decode())
         if folder is None:
@@ -660,6 +668,7 @@ _HANDLERS: Final[dict[str, Callable[[Dialog, Command], Awaitable[None]]]] = {
     "ID": Dialog.identify,
     "ENABLE": Dialog.enable,
     "LIST": Dialog.list_folders,
+    "CREATE": Dialog.create,
     "STATUS": Dialog.status,
     "SELECT": Dialog.select,
     "EXAMINE": Dialog.select,

@@ -132,7 +132,7 @@ def deaf(pattern: str) -> Fault:
 
 
 def answers_after(pattern: str, count: int) -> Fault:
-    """Return a fault that resets the connection `count` bytes into the answer."""
+    """Return a fault that does what it was told and resets the connection `count` bytes into the answer."""
 
     async def hook(dialog: Dialog, command: Command) -> bool:
         dialog.cut_after(count)
