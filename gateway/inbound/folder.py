@@ -84,7 +84,8 @@ class OpenFolder:
         if known is None:
             known = await self._begin_history(selected)
         elif known.role != self.role:
-            await self._store.submit(chores.change_role, (self._id, self.name, self.role))
+            change = chores.RoleChange(self._id, self.name, self.role, to_ms(datetime.now(UTC)))
+            await self._store.submit(chores.change_role, change)
         renumbered = known.uidvalidity != selected.uidvalidity
         if not renumbered:
             await self._forget(selected.vanished)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from gateway.model import Role
-from gateway.state import owed
+from gateway.state import owed, quarantine
 from gateway.state.folders import Place
 from gateway.state.store import each
 
@@ -53,8 +54,34 @@ def reconciled_at(db: sqlite3.Connection, touchpoint: str, folders: Collection[s
     return None if at is None else int(at)
 
 
+@dataclass(frozen=True, slots=True)
+class RoleChange:
+    """The admin, or the provider, has made another use of a folder. `at`: milliseconds."""
+
+    touchpoint: str
+    folder: str
+    role: Role
+    at: int
+
+
 @each
-def change_role(db: sqlite3.Connection, change: tuple[str, str, Role]) -> None:
-    """Operation: the admin, or the provider, has made another use of a folder (touchpoint, folder, role)."""
-    touchpoint, folder, role = change
-    db.execute("UPDATE folder SET role = ? WHERE touchpoint = ? AND folder = ?", (role.value, touchpoint, folder))
+def change_role(db: sqlite3.Connection, change: RoleChange) -> None:
+    """Operation: record the role. What lies in a folder of Junk that has become a queue's is let go, unless lists,
+    rules or a person keep it; nothing is to be released from there any more.
+    """
+    place = (change.touchpoint, change.folder)
+    db.execute("UPDATE folder SET role = ? WHERE touchpoint = ? AND folder = ?", (change.role.value, *place))
+    if change.role is not Role.QUEUE:
+        return
+    lying = "SELECT message FROM location WHERE touchpoint = ? AND folder = ?"
+    kept = db.execute(
+        f"SELECT id FROM message WHERE id IN ({lying}) AND quarantine = ? AND reviewed_at IS NULL",
+        (*place, quarantine.BY_JUNK),
+    ).fetchall()
+    quarantine.let_go(db, [id for (id,) in kept], change.at)
+    db.execute(
+        f"UPDATE message SET origin = 'queue' WHERE id IN ({lying}) AND origin = 'junk'"
+        " AND (state = 'arrived' OR placeholder IS NOT NULL)",
+        place,
+    )
+    db.execute(f"DELETE FROM filing WHERE action = 'release' AND message IN ({lying})", place)

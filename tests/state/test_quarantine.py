@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from gateway.model import MessageClass, Role, Step, Verdict, show_id
-from gateway.state import conversations, filings, quarantine, queues
+from gateway.state import chores, conversations, filings, quarantine, queues
+from gateway.state.chores import RoleChange
 from gateway.state.folders import Place
 from gateway.state.quarantine import Review, Reviewed
 from gateway.state.queues import Tie
@@ -175,3 +176,38 @@ def test_nothing_in_quarantine_is_nothing_changed(room: Postroom, inbox: Place) 
     for id in (message, conversation, 12345):
         assert release(room, id) == confirm(room, id) == Reviewed()
     assert room.show(conversation)["state"] == "open"
+
+
+# --- a folder of Junk that becomes a queue's -------------------------------------------------------------------------
+
+
+def becomes(room: Postroom, place: Place, role: Role) -> None:
+    change = RoleChange(place.touchpoint, place.folder, role, NOW)
+    for _ in range(2):
+        room.store.submit(chores.change_role, change).result(5)
+    assert room.rows("SELECT role FROM folder WHERE folder = ?", place.folder) == [(role,)]
+
+
+def test_a_junk_folder_that_becomes_a_queue_lets_go_what_nobody_else_keeps(
+    room: Postroom, inbox: Place, junk: Place
+) -> None:
+    ids = [room.arrive(junk, uid, role=Role.JUNK) for uid in range(1, 6)]
+    freed, by_rule, confirmed, released, unjudged = ids
+    for id, verdict in zip(ids[:4], (JUNK_VERDICT, BY_RULE, JUNK_VERDICT, JUNK_VERDICT), strict=True):
+        room.route(id, f"<{id}@c>", verdict=verdict)
+    confirm(room, confirmed)
+    release(room, released)
+    becomes(room, junk, Role.QUEUE)
+    room.route(unjudged, "<late@c>", verdict=JUNK_VERDICT)  # by who had looked before
+    states = {id: room.show(id)["state"] for id in ids}
+    assert states == {
+        freed: "open", by_rule: "quarantined", confirmed: "quarantined", released: "open", unjudged: "open"
+    }  # fmt: skip
+    assert due(room) == [], "nothing is to be taken out of it"
+
+
+def test_a_queues_folder_that_becomes_junk_keeps_its_mail_in_the_queue(room: Postroom, inbox: Place) -> None:
+    message = room.arrive(inbox, 1)
+    room.route(message, "<a@c>")
+    becomes(room, inbox, Role.JUNK)
+    assert room.show(message)["state"] == "open"
