@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
+from gateway.errors import Unavailable
+from gateway.inbound import intake, watcher
+from gateway.inbound import session as imap
+from gateway.inbound.session import Session
+from gateway.state import owed, quarantine, queues
+from gateway.state.quarantine import Review
 from tests.shell.imap_script import ImapServer, Letter, Peer, letter
 from tests.shell.mailbox_box import Box, box
-from tests.shell.test_rounds import ALL, a_server, moved_by_a_colleague, rows, watched
+from tests.shell.test_rounds import (
+    ALL,
+    NOW,
+    a_server,
+    answer_to,
+    moved_by_a_colleague,
+    put_into_sent,
+    rows,
+    states,
+    watched,
+)
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -32,6 +52,19 @@ async def cut_off(server: ImapServer, pattern: str) -> None:
         return True
 
     await done.wait()
+
+
+async def calm(gateway: Box) -> None:
+    """Wait until the chores have been done ten times over the same connections."""
+    server = gateway.server
+    begun = [0, -1]  # how many commands there were when the last connection was made, and which it was
+
+    def is_calm() -> bool:
+        if begun[1] != server.connections:
+            begun[:] = len(server.commands), server.connections
+        return sum(command.startswith('STATUS "Junk"') for command in server.commands[begun[0] :]) >= 10
+
+    await gateway.until(is_calm, "no new connections")
 
 
 async def located(gateway: Box, *uids: int) -> None:
@@ -140,7 +173,7 @@ async def test_a_cut_right_after_a_move_of_ours_brings_nothing_twice(tmp_path: P
 
 async def test_twins_with_ids_of_their_own_are_two_although_the_first_has_been_filed(tmp_path: Path) -> None:
     server = a_server(f"{ALL} OBJECTID")
-    async with box(tmp_path, server, 'after_fetch = "move:Elsewhere"') as gateway:
+    async with box(tmp_path, server, 'after_fetch = "move:Elsewhere"\nwatch = { poll = "1 s" }') as gateway:
         await watched(gateway)
         for number in (1, 2):
             server.letters[server.uidnext] = Letter(letter(1), own_id=f"M{number}")
@@ -162,3 +195,254 @@ async def test_a_folder_emptied_and_filled_again_brings_nothing_twice(tmp_path: 
         await server.deliver(letter(8))
         await gateway.has(*range(1, 9))
         await located(gateway, *back, max(server.letters))
+
+
+async def test_inbox_is_the_same_folder_however_it_is_written(tmp_path: Path) -> None:
+    server = a_server()
+    server.folders["inbox"] = server.folders["INBOX"]
+    async with box(tmp_path, server, 'folders = ["inbox"]') as gateway:
+        await watched(gateway)
+        await server.deliver(letter(1))
+        await gateway.has(1)
+        found = {row["folder"]: row for row in await gateway.reconcile()}
+        assert found.keys() == {"INBOX", "Junk", "Sent"}
+        assert found["INBOX"]["known"] == 1
+
+
+# --- what a server says of itself ------------------------------------------------------------------------------------
+
+
+async def test_a_uidnext_that_only_status_tells_makes_no_round_after_round(tmp_path: Path) -> None:
+    server = a_server()
+    server.tells_uidnext = False
+    async with box(tmp_path, server) as gateway:
+        await watched(gateway)
+        await calm(gateway)
+
+
+async def test_a_uidnext_that_is_too_high_hides_no_mail(tmp_path: Path) -> None:
+    server = a_server()
+
+    @server.on('EXAMINE "?INBOX')
+    async def _(peer: Peer, tag: str, command: str) -> bool:
+        lines = ("* 0 EXISTS", "* OK [UIDVALIDITY 7] valid", "* OK [UIDNEXT 100] next", f"{tag} OK [READ-ONLY] done")
+        await peer.say(*lines)
+        return True
+
+    async with box(tmp_path, server, 'watch = { poll = "1 s" }') as gateway:
+        await gateway.watching()
+        await server.deliver(letter(1))
+        await gateway.has(1)
+
+
+async def test_a_round_whose_login_is_refused_rests_as_long_as_the_watch_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = a_server()
+    refused: list[int] = []
+
+    def rest_after(failures: int, refusals: int, jitter: float) -> timedelta:
+        refused.append(refusals)
+        return timedelta(milliseconds=5)
+
+    async with box(tmp_path, server) as gateway:
+        await watched(gateway)
+        monkeypatch.setattr(watcher, "rest_after", rest_after)
+        server.password = "changed"
+        await server.deliver(letter(1), folder="Junk")
+        await gateway.until(lambda: len(refused) > 3, "some tries")
+        assert refused[:4] == [1, 2, 3, 4]
+
+
+# --- folders come and go ---------------------------------------------------------------------------------------------
+
+
+async def test_a_folder_that_goes_while_a_round_is_on_its_way_is_left_out(tmp_path: Path) -> None:
+    server = a_server()
+    is_asked, is_visited, go_on = trio.Event(), trio.Event(), trio.Event()
+    async with box(tmp_path, server) as gateway:
+        await watched(gateway)
+        await gateway.until(lambda: server.open == 1, "quiet")
+
+        @server.on("AUTHENTICATE")
+        async def _(peer: Peer, tag: str, command: str) -> bool:
+            await is_asked.wait()  # the round begins when it is known that both have mail
+            return False
+
+        @server.on('EXAMINE "Junk"')
+        async def _(peer: Peer, tag: str, command: str) -> bool:
+            is_visited.set()
+            await go_on.wait()
+            return False
+
+        put_into_sent(server, letter(2))
+        asked = len(server.commands)
+        await server.deliver(letter(1), folder="Junk")
+        await gateway.until(
+            lambda: sum(command.startswith('STATUS "Sent"') for command in server.commands[asked:]) > 2, "asked"
+        )
+        is_asked.set()
+        await is_visited.wait()
+        del server.folders["Sent"]
+        await cut_off(server, "STATUS")
+        await gateway.until(
+            lambda: "Sent" not in gateway.health.touchpoint("support").folders, "it is known to be gone"
+        )
+        go_on.set()
+        await gateway.until(lambda: gateway.subjects() == {"letter 1": 1}, "the other folder's mail")
+        await gateway.until(lambda: server.open == 1, "the end of the round")
+        assert gateway.health.bugs == 0
+
+
+async def test_an_alarm_about_a_folder_ends_when_it_is_not_watched_any_more(tmp_path: Path) -> None:
+    server = a_server()
+    async with box(tmp_path, server) as gateway:
+        await watched(gateway)
+        del server.folders["Junk"]
+        await gateway.until(lambda: [alarm.key for alarm in gateway.health.alarms()] == ["missing-folder"], "an alarm")
+        await cut_off(server, "STATUS")  # the next session lists the folders
+        await gateway.until(lambda: not list(gateway.health.alarms()), "no alarm any more")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [letter(1), b"Auto-Submitted: auto-replied\r\n" + answer_to(1)],
+    ids=["mail-to-ourselves", "vacation-note-of-the-webmail"],
+)
+async def test_what_nobody_wrote_as_an_answer_answers_nothing(tmp_path: Path, raw: bytes) -> None:
+    server = a_server()
+    async with box(tmp_path, server) as gateway:
+        await watched(gateway)
+        await server.deliver(letter(1))
+        await gateway.has(1)
+        put_into_sent(server, raw)
+        await gateway.until(lambda: (folder := gateway.folder("Sent")) and folder.cursor >= 2, "it was looked at")
+        assert states(gateway) == {"letter 1": "open"}
+
+
+# --- a person decides ------------------------------------------------------------------------------------------------
+
+
+async def test_a_placeholder_that_is_released_is_still_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owed, "PLACEHOLDER_AFTER_MS", 0)
+    server = a_server()
+    refusing = [True]
+
+    @server.on(r"UID FETCH .*BODY\.PEEK\[\]\)", 100_000)
+    async def _(peer: Peer, tag: str, command: str) -> bool:
+        if refusing:
+            await peer.say(f"{tag} NO System Error (Failure)")
+        return bool(refusing)
+
+    async with box(tmp_path, server) as gateway:
+        await watched(gateway)
+        await server.deliver(letter(1), folder="Junk")
+        await gateway.until(lambda: states(gateway) == {"letter 1": "quarantined"}, "a placeholder in quarantine")
+        ((id,),) = rows(gateway, "SELECT id FROM message")
+        gateway.store.submit(quarantine.release, Review(id, NOW)).result(5)
+        gateway.doorbell.ring("mailbox support")
+        await gateway.until(lambda: not server.folders["Junk"] and server.letters, "moved")
+        refusing.clear()
+        await server.deliver(letter(9), folder="Junk")
+        await gateway.until(
+            lambda: rows(gateway, "SELECT placeholder FROM message WHERE subject = 'letter 1'") == [(None,)], "fetched"
+        )
+        await gateway.until(lambda: gateway.subjects() == {"letter 1": 1, "letter 9": 1}, "the other")
+        assert gateway.owed() == []
+
+
+# --- ends and beginnings ---------------------------------------------------------------------------------------------
+
+
+async def test_a_touchpoint_ends_only_when_the_reconciliation_that_was_asked_of_it_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = a_server()
+    sessions: list[Session] = []
+    closing: list[Session] = []
+    held, ended = [True], list[str]()
+    connect, close = imap.connect, Session.close
+
+    async def connect_and_note(*args: Any, **settings: Any) -> Session:
+        sessions.append(await connect(*args, **settings))
+        return sessions[-1]
+
+    async def close_slowly(session: Session) -> None:
+        closing.append(session)
+        while held and session is sessions[-1]:  # noqa: ASYNC110 - the test releases it from another thread
+            await asyncio.sleep(0.001)
+        await close(session)
+
+    monkeypatch.setattr(imap, "connect", connect_and_note)
+    async with box(tmp_path, server) as gateway, trio.open_nursery() as nursery:
+        await watched(gateway)
+        await gateway.until(lambda: server.open == 1, "quiet")
+        monkeypatch.setattr(Session, "close", close_slowly)
+        is_reading = trio.Event()
+
+        @server.on('EXAMINE "?INBOX')
+        async def _(peer: Peer, tag: str, command: str) -> bool:
+            is_reading.set()
+            await peer.closed()
+            return True
+
+        async def ask() -> None:
+            with pytest.raises(Unavailable, match="settings of support have changed"):
+                await gateway.reconcile()
+            ended.append("request")
+
+        async def see_the_end() -> None:
+            await gateway.until(lambda: "support" not in gateway.reconcilers, "the end of the task")
+            ended.append("task")
+
+        nursery.start_soon(ask)
+        await is_reading.wait()
+        nursery.start_soon(see_the_end)
+        gateway.stop()
+        await gateway.until(lambda: {sessions[0], sessions[-1]} <= set(closing), "all hang up")
+        await trio.testing.wait_all_tasks_blocked(0.004)
+        assert ended == []
+        held.clear()
+        await gateway.until(lambda: len(ended) == 2, "both ends")
+        assert ended == ["request", "task"]
+        assert server.open == 0
+
+
+async def test_what_is_stored_on_a_full_disk_while_others_are_being_placed_is_placed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "_RETRY_SECONDS", (0,))
+    server = a_server()
+    full = [True]
+    async with box(tmp_path, server) as gateway, trio.open_nursery() as nursery:
+        door, submit = gateway.intake, gateway.store.submit
+        route, stranded = door._route, door._stranded
+        meanwhile = [2]
+
+        def refuse(db: Any, items: Sequence[Any]) -> Sequence[Any]:
+            raise Unavailable("the disk is full")
+
+        async def route_and_let_another_come(messages: Sequence[Any], unread: str | None = None) -> Any:
+            is_again = bool(messages) and messages[0].id in stranded
+            placed = await route(messages, unread)
+            if is_again and meanwhile:
+                full.append(True)
+                await server.deliver(letter(meanwhile.pop()))
+                await gateway.until(lambda: len(stranded) == 2, "another is stored and not placed")
+                full.clear()
+            return placed
+
+        monkeypatch.setattr(
+            gateway.store,
+            "submit",
+            lambda operation, item: submit(refuse if full and operation is queues.route else operation, item),
+        )
+        monkeypatch.setattr(door, "_route", route_and_let_another_come)
+        nursery.start_soon(door.run)
+        await gateway.watching()
+        await server.deliver(letter(1))
+        await gateway.until(lambda: stranded, "stored and not placed")
+        full.clear()
+        await gateway.has(1, 2)
+        assert not meanwhile
+        nursery.cancel_scope.cancel()
