@@ -123,35 +123,39 @@ class Filer:
 
     async def _move_in_two_steps(self, place: Place, target: str, filing: Filing) -> None:
         """Copy and take away, so that a cut in between leaves one copy, and never none."""
-        copied = filing.copying and await self._is_copied(target, filing)
+        copy = await self._find_copy(target, filing) if filing.copying else None
         if filing.copying and filing.uid not in await self._open(place, [filing.uid]):
             return
-        if not copied:
+        if copy is None:
             await self._store.submit(filings.copying, (self._id, [(filing.message, filing.action)]))
+        else:  # written down before the original goes: a twin that is filed later must not take it for its own
+            await self._store.submit(filings.copied, (self._id, filing.message, filing.action, copy))
         try:
-            moved = await self._call_move([filing], target, copied=copied)
+            moved = await self._call_move([filing], target, copied=copy is not None)
         except HalfMoved as error:
             if (now := _now(error.moved, target, filing)) is not None:
                 await self._store.submit(filings.copied, (self._id, filing.message, filing.action, now))
             raise
         await self._record_moved(place, [filing], moved, target)
 
-    async def _is_copied(self, target: str, filing: Filing) -> bool:
-        """Whether the copy that an earlier try may have made lies in `target`; a filed twin is none."""
+    async def _find_copy(self, target: str, filing: Filing) -> Location | None:
+        """Return where the copy lies that an earlier try has made; a filed twin is none."""
         try:
             selected = await self._parts.call(self._session.select, target, False)
         except NoFolder:
-            return False
+            return None
         if filing.copy_uid is not None and filing.copy_uidvalidity == selected.uidvalidity:
-            return bool(await self._parts.call(self._session.present, [filing.copy_uid]))
+            found = await self._parts.call(self._session.present, [filing.copy_uid])
+            return Location(target, selected.uidvalidity, found[0]) if found else None
         if not filing.message_id:
-            return False
+            return None
         uids = await self._parts.call(self._session.with_message_id, filing.message_id)
         others = await self._store.read(filings.located_in, self._id, target, uids)
-        headed = await each(self._parts, self._session.headed, [uid for uid in uids if uid not in others])
-        return any(
-            fingerprint(item.header, item.listed.size, item.listed.internal_at) == filing.fingerprint for item in headed
-        )
+        for item in await each(self._parts, self._session.headed, [uid for uid in uids if uid not in others]):
+            listed = item.listed
+            if fingerprint(item.header, listed.size, listed.internal_at) == filing.fingerprint:
+                return Location(target, selected.uidvalidity, listed.uid)
+        return None
 
     async def _call_move(self, group: Sequence[Filing], target: str, *, copied: bool) -> Moved:
         return await self._parts.call(self._session.move, sorted(filing.uid for filing in group), target, copied)

@@ -30,6 +30,7 @@ from gateway.state import chores, filings
 
 _ALARM_AFTER: Final = 3  # failures in a row
 _RECONCILE_EVERY: Final = timedelta(hours=24)
+_LIST_IN_A_ROUND: Final = "LIST in a round"
 _PATIENCE: Final = 2  # sessions that a question may cost
 _FORGIVE_AFTER: Final = 3600.0  # seconds
 _BATCHES: Final = 20  # of what is owed in one folder, before the next folder has its turn
@@ -103,7 +104,7 @@ class Rounds:
                 self._cost["LIST"] += 1
                 await self._find_folders(session)
                 del self._cost["LIST"]
-        if not self._is_listed:
+        if not self._is_listed and self._cost[_LIST_IN_A_ROUND] < _PATIENCE:
             self.want()
         for name in self._others:
             question = f"STATUS {name}"
@@ -211,7 +212,8 @@ class Rounds:
     async def _round(self) -> None:
         """Visit, file, reconcile. Folders whose visit has failed before come last, so that nothing waits for them."""
         async with self._connector.session() as session:
-            if not self._is_listed:
+            if not self._is_listed and self._cost[_LIST_IN_A_ROUND] < _PATIENCE:
+                self._cost[_LIST_IN_A_ROUND] += 1
                 await self._find_folders(session)
             roles = dict(self._roles)
             wanted = [name for name in list(roles)[1:] if name in self._to_visit]
@@ -297,8 +299,6 @@ class Rounds:
             self._requests[scope] = ended = trio.Event()
             try:
                 async with self._on_the_way, self._connector.session() as session:
-                    if not self._is_listed:
-                        await self._find_folders(session)
                     return await self._reconcile_all(session, dict(self._roles))
             except Lost as lost:
                 raise lost.cause from lost
