@@ -15,8 +15,8 @@ from gateway.config.providers import PROFILES
 from gateway.connections import reach
 from gateway.errors import Unavailable
 from gateway.inbound import session as imap
+from gateway.inbound.parts import Parts
 from gateway.inbound.session import LoginRefused, Session
-from gateway.inbound.taking import Parts
 
 _LITERAL_SLACK: Final = 1024 * 1024  # servers estimate RFC822.SIZE; a little more than the limit is still read
 

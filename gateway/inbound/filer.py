@@ -15,8 +15,9 @@ from typing import Final
 
 from gateway import events
 from gateway.inbound.identity import fingerprint
+from gateway.inbound.parts import Parts, each
 from gateway.inbound.session import HalfMoved, Moved, NoFolder, NotGiven, NotOffered, Session
-from gateway.inbound.taking import Parts, again_at, each
+from gateway.inbound.taking import again_at
 from gateway.model import FilingAction, Location, Role, to_ms
 from gateway.state import filings, locations
 from gateway.state.filings import Filed, Filing

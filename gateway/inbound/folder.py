@@ -8,27 +8,24 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import trio
 
 from gateway import events
-from gateway.errors import Unavailable
 from gateway.inbound import plan, watcher
 from gateway.inbound.fetch import Headed, Listed
 from gateway.inbound.identity import fingerprint, outline
-from gateway.inbound.placeholder import compose_placeholder
-from gateway.inbound.plan import LOSES_SESSION, Planned
+from gateway.inbound.parts import Parts, count_owed, each, each_apart, give_way
 from gateway.inbound.sent import SentTaking
 from gateway.inbound.session import NotGiven, Selected, Session
-from gateway.inbound.taking import Lost, Parts, Taking, again_at, count_owed, each, each_apart, give_way
-from gateway.model import Placeholder, Role, show_id, to_ms
-from gateway.state import chores, folders, locations, owed
+from gateway.inbound.taking import Taking
+from gateway.model import Role, to_ms
+from gateway.state import chores, folders, locations
 from gateway.state.folders import Folder, Opening, Place
 from gateway.state.locations import Accounted, Accounting, Relisting, Relocation, Sighting
-from gateway.state.owed import Owed, Passage
 
 RECENT_MESSAGES: Final = 1_000  # listed at every poll: lower UIDs can surface late (DESIGN §5)
 # The server's clock is not ours, and INTERNALDATE has no fractions. After a change of UIDVALIDITY a message of these
@@ -36,12 +33,9 @@ RECENT_MESSAGES: Final = 1_000  # listed at every poll: lower UIDs can surface l
 _CLOCKS_DIFFER: Final = timedelta(minutes=5)
 _RELIST_MESSAGES: Final = 500
 _ACCOUNT_MESSAGES: Final = 5_000
-_HEAD_BYTES: Final = 16 * 1024  # of a message that a placeholder stands for
-_PLACEHOLDERS: Final = 50  # at a time
 _LISTED_AT_MOST: Final = 5_000  # of UIDs at a time
 _NEAR_THE_END: Final = 10_000  # of UIDs
 _UNKNOWN_SIZE: Final = 1  # not 0: nothing at all would not be the text of such a message
-_CATCH_UP_BYTES: Final = 8 * 1024 * 1024  # fetched before new mail has its turn again
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +62,7 @@ class OpenFolder:
         self._session = session
         self.name = name
         self.role = role
+        self.taking: Taking
         self.selected = Selected(0, None, 0)
         self._cursor = 0
 
@@ -80,7 +75,7 @@ class OpenFolder:
         self.selected = selected = await self._parts.call(self._session.select, self.name, False, since)
         self.place = Place(self._id, self.name, selected.uidvalidity)
         kind = SentTaking if self.role is Role.SENT else Taking
-        self._taking = kind(self._parts, self._session, self.place, self.role)
+        self.taking = kind(self._parts, self._session, self.place, self.role)
         if known is None:
             known = await self._begin_history(selected)
         elif known.role != self.role:
@@ -212,7 +207,7 @@ class OpenFolder:
         more = cut or at + len(window) < len(uids)
         if not window:
             return watcher.Looked(cursor, stirred=self._session.is_stirred)
-        listed = await self._list(window, suspects)
+        listed = await self.list(window, suspects)
         # Where one message could not be written and a later one could, the later ones lie above the cursor
         known = await self._store.read(folders.known_uids, *self.place, window)
         return await self._take(cursor, listed, known, suspects, window[-1], more)
@@ -223,7 +218,7 @@ class OpenFolder:
         except NotGiven:
             return None
 
-    async def _list(self, uids: Sequence[int], suspects: Mapping[int, int]) -> list[Listed]:
+    async def list(self, uids: Sequence[int], suspects: Mapping[int, int]) -> list[Listed]:
         """Return those of `uids` that are there; what the server counts and does not show, of unknown size."""
         listed: list[Listed] = await each_apart(self._parts, self._session.listed, uids, suspects)
         shown = {item.uid for item in listed}
@@ -242,14 +237,14 @@ class OpenFolder:
         more: bool,
     ) -> watcher.Looked:
         if listed:
-            known = known | await self._known_again(listed, suspects)
+            known = known | await self.known_again(listed, suspects)
             sizes = [(item.uid, item.size) for item in listed]
             steps = list(plan.plan(self._parts.largest, cursor, sizes, known, suspects))
-            await self._taking.take(steps, {item.uid: item for item in listed})
+            await self.taking.take(steps, {item.uid: item for item in listed})
         self._cursor = max(cursor, upto, *(item.uid for item in listed))
         return watcher.Looked(self._cursor, more, self._session.is_stirred)
 
-    async def _known_again(self, listed: Sequence[Listed], suspects: Mapping[int, int]) -> set[int]:
+    async def known_again(self, listed: Sequence[Listed], suspects: Mapping[int, int]) -> set[int]:
         """Return the UIDs of messages that we have from elsewhere, or from an earlier place in this folder.
 
         Size and time say of nearly every new message that it is none of them; the few others show their header.
@@ -308,141 +303,6 @@ class OpenFolder:
             gaps, gone, low = gaps + found.late, gone + found.gone, high + 1
         await self._store.submit(folders.note_reconciled, (self.place, to_ms(datetime.now(UTC))))
         return Reconciled(self.name, self.role, len(uids), known, debts, older, gaps, gone)
-
-    # --- what is owed ------------------------------------------------------------------------------------------------
-
-    async def catch_up(self) -> bool:
-        """Ask again for a batch of what could not be fetched and is due, each try written down before it is made.
-
-        True when there is more. Then put placeholders for what has been missing for too long. Raises Lost.
-        """
-        now = datetime.now(UTC)
-        due = await self._store.read(owed.owed_now, self.place, to_ms(now), self._parts.largest, plan.BATCH_MESSAGES)
-        more = len(due) == plan.BATCH_MESSAGES
-        if due:
-            more |= await self._retry(due, now)
-            await count_owed(self._parts)
-        if not more:
-            await self._put_placeholders()
-        return more
-
-    async def _retry(self, due: Sequence[Owed], now: datetime) -> bool:
-        """Ask again for as many as are not too many bytes together; True when some are left for the next time.
-
-        What was never asked for comes first and together. What failed before comes alone, for it may cost the session.
-        """
-        fresh = [debt for debt in due if not debt.tries]
-        room = _CATCH_UP_BYTES
-        if fresh:
-            taken, done = await self._retry_together(fresh, now)
-            if done < len(fresh):
-                return True
-            room -= taken
-        for number, debt in enumerate(sorted((one for one in due if one.tries), key=lambda one: (one.tries, one.uid))):
-            if room < 0:
-                return number < len(due) - len(fresh)
-            room -= await self._retry_alone(debt, now)
-        return False
-
-    async def _retry_together(self, fresh: Sequence[Owed], now: datetime) -> tuple[int, int]:
-        """Return how many bytes were asked for, and of how many messages the fate is known or was asked for."""
-        try:
-            listed = {item.uid: item for item in await self._list([debt.uid for debt in fresh], {})}
-            again = await self._known_again(list(listed.values()), {})
-        except (Unavailable, Lost):  # one of them, or the network: next time each alone
-            await self._note_tries(fresh, now)
-            raise
-        gone = tuple(debt.uid for debt in fresh if debt.uid not in listed or debt.uid in again)
-        trying: list[Owed] = []
-        total = 0
-        for debt in fresh:
-            if debt.uid in listed and debt.uid not in again and total < _CATCH_UP_BYTES:
-                trying.append(debt)
-                total += listed[debt.uid].size
-        await self._note_tries(trying, now, gone)
-        await self._take_owed([(debt.uid, listed[debt.uid].size) for debt in trying], listed, {})
-        return total, len(trying) + len(gone)
-
-    async def _retry_alone(self, debt: Owed, now: datetime) -> int:
-        """Return how many bytes were asked for."""
-        await self._note_tries([debt], now)
-        try:
-            listed = await self._list([debt.uid], {})
-            # What has cost sessions is not asked for its header besides; what a placeholder stands for is known
-            asks = debt.reason != LOSES_SESSION and not await self._store.read(
-                folders.known_uids, *self.place, [debt.uid]
-            )
-            again = await self._known_again(listed, {}) if asks else set()
-            if not listed or again:
-                await self._note_tries([], now, (debt.uid,))
-                return 0
-            await self._take_owed([(debt.uid, listed[0].size)], {debt.uid: listed[0]}, {debt.uid: debt.tries + 1})
-        except (Unavailable, Lost):
-            await self._note_tries([replace(debt, reason=LOSES_SESSION)], now)
-            raise
-        return listed[0].size
-
-    async def _note_tries(self, debts: Sequence[Owed], now: datetime, gone: tuple[int, ...] = ()) -> None:
-        """Write one more try down for each, and what is gone."""
-        if debts or gone:
-            tried = tuple(replace(debt, tries=debt.tries + 1, next_at=again_at(now, debt.tries + 1)) for debt in debts)
-            # Up to UID 0: what is owed has been passed by the cursor before, or lies behind a gap; it moves nothing
-            await self._store.submit(owed.pass_over, Passage(*self.place, 0, 0, tried, gone, to_ms(now)))
-
-    async def _take_owed(
-        self, sizes: Sequence[tuple[int, int]], listed: Mapping[int, Listed], tries: Mapping[int, int]
-    ) -> None:
-        steps = [plan.unchained(step) for step in plan.plan(self._parts.largest, 0, sizes, (), {})]
-        await self._taking.take(steps, listed, tries)
-
-    async def _put_placeholders(self) -> None:
-        """Let a queue show what cannot be fetched: with its header where that can be had (DESIGN §6, promise 2)."""
-        if self.role is Role.SENT:
-            return
-        # Due 15 minutes after the first try; the chores that put it there come once a minute
-        due = await self._store.read(
-            owed.placeholders_due, self.place, to_ms(datetime.now(UTC) + watcher.CHORES_EVERY), _PLACEHOLDERS
-        )
-        for debt in due:
-            (listed, *_) = (
-                [*await self._list([debt.uid], {}), None]
-                if debt.reason != LOSES_SESSION
-                else [Listed(debt.uid, debt.size, None)]
-            )
-            if listed is None:
-                continue  # gone; the next try finds that out
-            header = b"" if debt.reason == LOSES_SESSION else await self._head(debt)
-            now, id = datetime.now(UTC), self._store.ids.next()
-            text, kind = compose_placeholder(
-                header,
-                uid=debt.uid,
-                folder=self.name,
-                size=listed.size or debt.size,
-                internal_at=listed.internal_at,
-                reason=debt.reason,
-                message_id=f"<{show_id(id)}.placeholder@{self._parts.hostname}>",
-                now=now,
-            )
-            item = Planned(debt.uid, listed.size, debt.uid)
-            arrival = self._taking.arrival(item, listed, text, now)
-            size = listed.size or debt.size
-            arrival = replace(arrival, id=id, placeholder=kind, listed_size=size, filings=())
-            if kind is Placeholder.HEADED:  # as the message itself will have it
-                arrival = replace(arrival, fingerprint=fingerprint(header, listed.size, listed.internal_at))
-            await self._taking.hand_over([arrival], {})
-            events.warn("placeholder", touchpoint=self._id, folder=self.name, uid=debt.uid, cause=debt.reason)
-
-    async def _head(self, debt: Owed) -> bytes:
-        try:
-            return await self._parts.call(self._session.fetch_head, debt.uid, _HEAD_BYTES)
-        except NotGiven:
-            return b""
-        except Unavailable:
-            # Next time without: the reason says so
-            tainted = Owed(debt.uid, debt.size, LOSES_SESSION, debt.tries, debt.next_at)
-            at = to_ms(datetime.now(UTC))
-            await self._store.submit(owed.pass_over, Passage(*self.place, 0, 0, (tainted,), (), at))
-            raise
 
 
 def _stretches(cursor: int, wanted: Sequence[int]) -> tuple[tuple[int, int], ...]:

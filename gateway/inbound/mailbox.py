@@ -23,11 +23,12 @@ from gateway.errors import Unavailable
 from gateway.health import Health
 from gateway.inbound import folders, watcher
 from gateway.inbound.connecting import Connector
+from gateway.inbound.debts import Debts
 from gateway.inbound.folder import OpenFolder
+from gateway.inbound.parts import Lost, Parts, Taker
 from gateway.inbound.room import Room
 from gateway.inbound.rounds import Rounds, bell
 from gateway.inbound.session import LoginRefused, NoFolder, Session
-from gateway.inbound.taking import Lost, Parts, Taker
 from gateway.inbound.watcher import Watch
 from gateway.model import Role
 from gateway.state.store import Store
@@ -140,7 +141,8 @@ class _Mailbox:
                     self._synced()
                 return looked
             case watcher.CatchUp():
-                return watcher.CaughtUp(await self._open.catch_up(), self._live.is_stirred)
+                more = await Debts(self._parts, self._live, self._open).catch_up()
+                return watcher.CaughtUp(more, self._live.is_stirred)
             case watcher.Ask():
                 await self._rounds.ask(self._live, not (state.is_behind or state.is_owing))
                 return watcher.Asked(self._live.is_stirred)

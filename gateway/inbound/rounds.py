@@ -20,11 +20,12 @@ from gateway.config.providers import PROFILES
 from gateway.errors import Unavailable
 from gateway.inbound import folders, watcher
 from gateway.inbound.connecting import Connector
+from gateway.inbound.debts import Debts
 from gateway.inbound.filer import Filer
 from gateway.inbound.folder import OpenFolder
+from gateway.inbound.parts import Lost, Parts
 from gateway.inbound.plan import accuse, acquit
 from gateway.inbound.session import LoginRefused, NoFolder, NotGiven, Selected, Session, Status
-from gateway.inbound.taking import Lost, Parts
 from gateway.model import Role, to_ms
 from gateway.state import chores, filings
 
@@ -259,20 +260,21 @@ class Rounds:
             opened = await folder.open()
             if opened.renumbered:
                 opened = await folder.renumber(suspects)
-            await self._take(folder, opened.cursor)
+            await self._take(session, folder, opened.cursor)
         except Lost as lost:
             self._suspects[name] = accuse(suspects, lost.fetching)
             raise
         return folder
 
-    async def _take(self, folder: OpenFolder, cursor: int | None) -> None:
+    async def _take(self, session: Session, folder: OpenFolder, cursor: int | None) -> None:
         """Look through what lies above the cursor (None: not), then ask for what is owed."""
         while cursor is not None:
             looked = await folder.look(cursor, False, self._suspects.get(folder.name, {}))
             self._suspects[folder.name] = acquit(self._suspects.get(folder.name, {}), looked.cursor)
             cursor = looked.cursor if looked.more else None
+        debts = Debts(self._parts, session, folder)
         for _ in range(_BATCHES):
-            if not await folder.catch_up():
+            if not await debts.catch_up():
                 break
 
     def _miss(self, name: str, cause: str | None) -> None:
@@ -330,7 +332,7 @@ class Rounds:
             folder = await self._read(session, name, roles[name])
         counts = await folder.reconcile()
         if counts.gaps:
-            await self._take(folder, None)
+            await self._take(session, folder, None)
         events.say(
             "reconciled", touchpoint=self.touchpoint, folder=name, at_provider=counts.at_provider, known=counts.known,
             owed=counts.owed, older=counts.older, gaps=counts.gaps, gone=counts.gone,

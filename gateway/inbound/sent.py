@@ -17,8 +17,9 @@ from gateway import events
 from gateway.errors import NotStored, Unavailable
 from gateway.inbound.fetch import Headed, Listed
 from gateway.inbound.identity import SENT_FIELDS
+from gateway.inbound.parts import each, give_way
 from gateway.inbound.plan import Pass, Planned, PlanStep, Take
-from gateway.inbound.taking import Taking, each, give_way
+from gateway.inbound.taking import Taking
 from gateway.mime.scan import HeaderFacts, scan
 from gateway.model import Arrival, show_id, to_ms
 from gateway.rules.classify import auto_submitted
