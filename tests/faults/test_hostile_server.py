@@ -171,7 +171,7 @@ def test_one_hostile_server_costs_nine_healthy_touchpoints_nothing_and_loses_not
     with contextlib.ExitStack() as ending, onlooker.looking():
         ending.callback(lambda: print(story.table(), latencies.table(), sep="\n"))
         with customers.writing():
-            time.sleep(5)  # the measured time without the hostile one: nothing is waited for
+            time.sleep(4)  # the measured time without the hostile one: nothing is waited for
             latencies.hostile_from = time.monotonic()
             story.begin()
             memory_before = story.memory.now

@@ -2,8 +2,8 @@
 
     python tests/support/hurried.py PORT:RATE run
 
-With the IMAP server on PORT it has less patience than with others: a second for a connection or a goodbye, half a
-second for an answer. It rests a sixtieth of the time after a failure. What the inbound path takes for the time of day
+With the IMAP server on PORT it has less patience than with others: 0.8 seconds for a connection or a goodbye, 0.4
+seconds for an answer. It rests a sixtieth of the time after a failure. What the inbound path takes for the time of day
 runs RATE times as fast, so that the fifteen minutes after which a placeholder stands in for a message pass in a test.
 Where it polls every few seconds, the chores of each minute come RATE times as often, too.
 """
@@ -18,8 +18,8 @@ from typing import Any
 from gateway.cli.main import main
 from gateway.inbound import mailbox, session, watcher  # with all that they import
 
-CONNECT_SECONDS = 1.0
-ANSWER_SECONDS = 0.5
+CONNECT_SECONDS = 0.8
+ANSWER_SECONDS = 0.4
 SHORTER = 60
 QUICK_POLL = timedelta(seconds=5)
 
