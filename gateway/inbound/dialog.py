@@ -69,6 +69,7 @@ class Dialog:
         take: Take | None = None,
         replies: Sequence[bytes] = (),
         expected_bytes: int = 0,
+        literal_bytes: int = 0,
         total: float | None = None,
     ) -> Answer:
         with self._named():
@@ -79,6 +80,7 @@ class Dialog:
                 take=take or _nothing,
                 replies=replies,
                 expected_bytes=expected_bytes,
+                literal_bytes=literal_bytes,
                 quiet=self._answer_seconds,
                 total=total or 2 * self._answer_seconds,
             )

@@ -19,6 +19,8 @@ from gateway.inbound.uids import LARGEST_UID, read_number
 Value = bytes | int | None | list["Value"]
 
 _DEPTH: Final = 30
+_TOKENS: Final = 6_000  # of a response; an ENVELOPE with a thousand addresses has so many
+_TEXT_BYTES: Final = 256 * 1024  # of a response without its literals
 _LARGEST_SIZE: Final = 2**48  # more is a lie, and the store counts to 2**63
 _MONTHS: Final = {
     name: number
@@ -32,7 +34,7 @@ _FETCH: Final = re.compile(rb"\* ([0-9]+) (UID)?FETCH (?=\()", re.IGNORECASE)
 _TOKEN: Final = re.compile(
     rb"""[ ]*(?:
       (?P<open>\() | (?P<close>\))
-    | "(?P<quoted>(?:[^"\\]|\\.)*)"
+    | "(?P<quoted>[^"\\]*(?:\\.[^"\\]*)*)"
     | ~?\{(?P<literal>[0-9]+)\+?\}\Z
     | (?P<atom>[^ ()"{\[\]]+ (?:\[[^\]]*\](?:<[0-9]+>)?)?)
     )""",
@@ -94,8 +96,9 @@ def _size(value: Value) -> int | None:
 def read_items(response: Response) -> dict[bytes, Value] | None:
     """Return the items of a FETCH response by upper-case name, or None for anything else or anything broken."""
     match = _FETCH.match(response[0])
-    if match is None:
+    if match is None or sum(map(len, response[::2])) > _TEXT_BYTES:
         return None
+    left = _TOKENS
     root: list[Value] = []
     stack = [root]
     at = match.end()
@@ -103,7 +106,8 @@ def read_items(response: Response) -> dict[bytes, Value] | None:
         line = response[place]
         while at < len(line):
             token = _TOKEN.match(line, at)
-            if token is None:
+            left -= 1
+            if token is None or left < 0:
                 return None
             at = token.end()
             kind = token.lastgroup

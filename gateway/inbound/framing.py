@@ -32,10 +32,14 @@ _UIDS: Final = re.compile(rb"\* (?:(SEARCH)|ESEARCH|VANISHED) ", re.IGNORECASE)
 
 
 class Framer:
-    """Cuts a stream into responses. After Malformed the stream is lost: there is no way back into step."""
+    """Cuts a stream into responses. After Malformed the stream is lost: there is no way back into step.
+
+    `literal_bytes`: what one response may have in literals; it may change at any time.
+    """
 
     def __init__(self, literal_bytes: int) -> None:
-        self._literal_bytes = literal_bytes
+        self.literal_bytes = literal_bytes
+        self._literal_total = 0
         self._data = b""
         self._at = 0  # how far `_data` has been read
         self._line = bytearray()  # the beginning of a line that has no end yet
@@ -101,7 +105,7 @@ class Framer:
             return None
         response = tuple(self._parts)
         self._parts.clear()
-        self._line_total = 0
+        self._line_total = self._literal_total = 0
         return response
 
     def _cut_up(self) -> None:
@@ -124,8 +128,9 @@ class Framer:
         return int(match[1]) if match else None
 
     def _begin_literal(self, size: int) -> None:
-        if size > self._literal_bytes:
-            raise Malformed(f"a literal of {size} bytes, more than the limit of {self._literal_bytes}")
+        self._literal_total += size
+        if self._literal_total > self.literal_bytes:
+            raise Malformed(f"a literal of {size} bytes, more than the limit of {self.literal_bytes}")
         if len(self._parts) > _PARTS:
             raise Malformed(f"a response of more than {_PARTS} parts")
         self._missing = size

@@ -15,10 +15,13 @@ from typing import Final
 from gateway.inbound.framing import Response
 
 _LIST: Final = re.compile(
-    rb'\* (?:LIST|XLIST|LSUB) \(([^()]*)\) +(NIL|"(?:[^"\\]|\\.)*") +'
-    rb'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<literal>~?\{[0-9]+\+?\})\Z|(?P<atom>[^ "(){]+))',
+    rb'\* (?:LIST|XLIST|LSUB) \(([^()]*)\) +(NIL|"[^"\\]*(?:\\.[^"\\]*)*") +'
+    rb'(?:"(?P<quoted>[^"\\]*(?:\\.[^"\\]*)*)"|(?P<literal>~?\{[0-9]+\+?\})\Z|(?P<atom>[^ "(){]+))',
     re.IGNORECASE | re.DOTALL,
 )
+_NAME_BYTES: Final = 16 * 1024  # of a LIST or STATUS response: what is longer names no folder that anybody made
+_MOST_ATTRIBUTES: Final = 16
+_MOST_ITEMS: Final = 20
 _STATUS: Final = re.compile(rb"\(([^()]*)\) *\Z")
 _SHIFTED: Final = re.compile(r"&([^-]*)-")
 _BASE64: Final = re.compile(r"[A-Za-z0-9+,]*\Z")
@@ -92,7 +95,7 @@ def _unshift(match: re.Match[str]) -> str:
 
 def read_folder(response: Response, *, utf8: bool = False) -> tuple[FolderListing, bytes] | None:
     """Return a LIST response, and the name as the server has it; None for any other."""
-    match = _LIST.match(response[0])
+    match = _LIST.match(response[0]) if _fits(response) else None
     if match is None:
         return None
     if match["literal"] is not None:
@@ -103,8 +106,12 @@ def read_folder(response: Response, *, utf8: bool = False) -> tuple[FolderListin
         raw = match["atom"]
     name = decode_folder(raw, utf8=utf8)
     delimiter = None if match[2].upper() == b"NIL" else decode_folder(_unescape(match[2][1:-1]), utf8=True)
-    attributes = frozenset(word.decode("ascii", "replace").lower() for word in match[1].split())
+    attributes = frozenset(word.decode("ascii", "replace").lower() for word in match[1].split()[:_MOST_ATTRIBUTES])
     return (FolderListing(name, delimiter or None, attributes), raw) if name else None
+
+
+def _fits(response: Response) -> bool:
+    return sum(map(len, response)) <= _NAME_BYTES
 
 
 def _unescape(quoted: bytes) -> bytes:
@@ -113,10 +120,10 @@ def _unescape(quoted: bytes) -> bytes:
 
 def read_status(response: Response) -> dict[bytes, int] | None:
     """Return the items of a STATUS response by upper-case name, None for any other."""
-    if response[0][:9].upper() != b"* STATUS ":
+    if response[0][:9].upper() != b"* STATUS " or not _fits(response):
         return None
     match = _STATUS.search(response[-1])
-    words = match[1].split() if match else []
+    words = match[1].split()[: 2 * _MOST_ITEMS] if match else []
     return {
         name.upper(): int(value)
         for name, value in zip(words[::2], words[1::2], strict=False)

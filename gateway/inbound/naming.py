@@ -12,7 +12,9 @@ from gateway.inbound.names import FolderListing, encode_folder, quote, read_fold
 from gateway.inbound.uids import LARGEST_UID
 from gateway.text import clean
 
-_MOST_FOLDERS: Final = 20_000
+_MOST_FOLDERS: Final = 10_000
+_LISTING_BYTES: Final = 2 * 1024 * 1024
+_STATUS_ITEMS: Final = frozenset((b"MESSAGES", b"UIDNEXT", b"UIDVALIDITY", b"HIGHESTMODSEQ"))
 _UNUSABLE: Final = frozenset(("\\noselect", "\\nonexistent"))
 
 
@@ -36,10 +38,15 @@ class Naming(Dialog):
         found: dict[str, FolderListing] = {}
         names: dict[str, str] = {}
         utf8 = self._speaks_utf8
+        room = _LISTING_BYTES
 
         def take(response: Response) -> None:
+            nonlocal room
             listed = read_folder(response, utf8=utf8)
             if listed is None or len(found) >= _MOST_FOLDERS or listed[0].attributes & _UNUSABLE:
+                return
+            room -= sum(map(len, response))
+            if room < 0:
                 return
             listing, raw = listed
             try:
@@ -64,7 +71,9 @@ class Naming(Dialog):
         values: dict[bytes, int] = {}
 
         def take(response: Response) -> None:
-            values.update(read_status(response) or {})
+            values.update(
+                {name: value for name, value in (read_status(response) or {}).items() if name in _STATUS_ITEMS}
+            )
 
         asked = ["MESSAGES", "UIDNEXT", "UIDVALIDITY"]
         if self.capabilities & {"CONDSTORE", "QRESYNC"}:

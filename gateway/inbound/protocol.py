@@ -29,10 +29,11 @@ logging.getLogger("aioimaplib").setLevel(logging.WARNING)
 Take = Callable[[Response], None]
 
 # A command's answers may be this much larger than asked for before we call it an attack
-_SLACK_BYTES: Final = 16 * 1024 * 1024
+SLACK_BYTES: Final = 16 * 1024 * 1024
+_LITERAL_BYTES: Final = 1024 * 1024  # no listing and no header needs a longer literal
 # Reading what came in one gulp is done in slices: other sessions share this thread
 _SLICE_SECONDS: Final = 0.001
-_VANISHED_RUNS: Final = 20_000
+_VANISHED_RUNS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +73,16 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
 
     `is_stirred` says that the server has mentioned another number of messages (EXISTS) since `calm`; that is noticed
     at any time, also in the middle of another command. `heard_at`: when the last byte came (time.monotonic).
+    `literal_bytes`: what no command may exceed that asks for a message.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, literal_bytes: int) -> None:
         super().__init__(loop)
         self.idle_queue = None  # the base class's unbounded queue is not used
-        self._framer = Framer(literal_bytes)
-        self._literal_bytes = literal_bytes
+        self.literal_bytes = literal_bytes
+        self._framer = Framer(self._usual_literal)
         self._command: _Pending | None = None
-        self._room = _SLACK_BYTES  # bytes of data that we still put up with
+        self._room = SLACK_BYTES  # bytes of data that we still put up with
         self._stir = asyncio.Event()
         self._reading_later = False
         self.greeting: asyncio.Future[Response] = loop.create_future()
@@ -259,15 +261,18 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
         take: Take | None = None,
         replies: Sequence[bytes] = (),
         expected_bytes: int = 0,
+        literal_bytes: int = 0,
         quiet: float = 60.0,
         total: float = 600.0,
     ) -> Answer:
         """Run one command; return its tagged answer, whichever it is. Untagged data goes to `take` as it comes.
 
+        `expected_bytes`: how much may come of it. `literal_bytes`: how much in the literals of one response.
         `quiet`: seconds without a byte, `total`: seconds altogether, before the connection is given up. Raises
         Unavailable; after that, and after a cancellation, the connection is cut and stays so.
         """
         command = self._begin(name, args, by_uid, take, replies, expected_bytes)
+        self._framer.literal_bytes = max(self._usual_literal, min(literal_bytes, self.literal_bytes))
         try:
             await self._wait(command.answer, quiet, total, name)
             return command.answer.result()
@@ -276,6 +281,7 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
             raise
         finally:
             self._command = None
+            self._framer.literal_bytes = self._usual_literal
 
     async def idle(self, seconds: float, answer_within: float = 30.0) -> Answer:
         """Run IDLE until the server stirs or `seconds` have passed; return its tagged answer."""
@@ -342,6 +348,10 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
         if self.cause is None:
             self._stir.clear()
 
+    @property
+    def _usual_literal(self) -> int:
+        return min(_LITERAL_BYTES, self.literal_bytes)
+
     def _is_running(self, name: str) -> bool:
         return self._command is not None and self._command.name == name
 
@@ -350,7 +360,7 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
         if not self._framer.is_clean:
             self.cut("the server sent data between STARTTLS and TLS; somebody may be in between")
             raise cast(Unavailable, self.cause)
-        self._framer = Framer(self._literal_bytes)
+        self._framer = Framer(self._usual_literal)
         self.told = None
 
     def _begin(
@@ -363,7 +373,7 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
         tag = self.new_tag()
         command = aioimaplib.Command(name, tag, *args, prefix="UID" if by_uid else None, loop=self.loop)
         self._command = _Pending(tag.encode(), name, take, list(replies), self.loop.create_future())
-        self._room = expected + _SLACK_BYTES
+        self._room = expected + SLACK_BYTES
         self.send(str(command).strip())
         return self._command
 

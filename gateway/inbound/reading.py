@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeVar
 
+from gateway.errors import Malformed
 from gateway.inbound.dialog import NotGiven
 from gateway.inbound.fetch import Fetched, Headed, Listed, read_fetched, read_head, read_headed, read_listed, read_part
 from gateway.inbound.framing import Response
 from gateway.inbound.identity import FIELDS
-from gateway.inbound.protocol import Answer
+from gateway.inbound.protocol import SLACK_BYTES, Answer
 from gateway.inbound.searching import Searching
 from gateway.inbound.uids import LARGEST_UID
 from gateway.text import clean
@@ -17,6 +18,7 @@ from gateway.text import clean
 # Slower than this a provider does not send on purpose; it bounds a server that drips bytes to keep us busy
 _SLOWEST_BYTES_PER_SECOND: Final = 8 * 1024
 _HEADED_BYTES: Final = 4 * 1024
+_FEW: Final = 5_000  # messages that may be listed without having been counted before
 
 
 class _HasUid(Protocol):
@@ -25,6 +27,17 @@ class _HasUid(Protocol):
 
 
 T = TypeVar("T", bound=_HasUid)
+
+
+def _room(expected_bytes: int) -> int:
+    """Return how much may come where so much is expected: sizes are often estimates."""
+    return 2 * expected_bytes + SLACK_BYTES
+
+
+def _weight(item: object) -> int:
+    """Return the bytes that keeping an item takes, the larger part of them."""
+    content: bytes | None = getattr(item, "raw", None) or getattr(item, "header", None)
+    return len(content or b"")
 
 
 class Reading(Searching):
@@ -50,14 +63,22 @@ class Reading(Searching):
     async def listed_above(self, uid: int) -> list[Listed]:
         """Return all messages above `uid` with their sizes, ascending, and forget what stirred before.
 
-        One round trip, for when there can only be a few. Raises NotGiven.
+        One round trip, for when there can only be a few. Raises NotGiven, also where they are more than 5,000.
         """
         self._wire.calm()
         found: dict[int, Listed] = {}
         high = LARGEST_UID
         while uid < high:
             upto = "*" if high == LARGEST_UID else str(high)
-            answer = await self._ask(f"{uid + 1}:{upto}", f"({self._listing})", read_listed, found)
+            answer = await self._ask(
+                f"{uid + 1}:{upto}",
+                f"({self._listing})",
+                read_listed,
+                found,
+                lambda new: uid < new.uid and len(found) <= _FEW,
+            )
+            if len(found) > _FEW:
+                raise NotGiven(f"{self._server} has too many new messages to list them at once; we try again")
             if answer.cut is None:
                 if not answer.ok:
                     if self._stop_asking_for_own_ids():
@@ -103,7 +124,9 @@ class Reading(Searching):
         A UID that is missing from the result may be gone or withheld; `listed` tells which. Raises NotGiven when
         the server says NO: it may have been about any of them.
         """
-        found, refusal = await self._collect(uids, lambda: "(UID BODY.PEEK[])", read_fetched, expected_bytes)
+        found, refusal = await self._collect(
+            uids, lambda: "(UID BODY.PEEK[])", read_fetched, expected_bytes, literal_bytes=_room(expected_bytes)
+        )
         if not found and refusal is not None:  # with some of them in hand, the others are looked into one by one
             raise NotGiven(f"{self._server} does not give messages: {clean(refusal.text)}")
         return [found[uid] for uid in uids if uid in found]
@@ -115,7 +138,9 @@ class Reading(Searching):
             return read_part(response, offset)
 
         found: dict[int, Fetched] = {}
-        await self._ask(str(uid), f"(UID BODY.PEEK[]<{offset}.{count}>)", read, found, count)
+        whole = self._wire.literal_bytes  # which may come of it
+        items = f"(UID BODY.PEEK[]<{offset}.{count}>)"
+        await self._ask(str(uid), items, read, found, lambda part: part.uid == uid, count, whole)
         raw = found[uid].raw if uid in found else None
         return None if raw is None else raw[:count]
 
@@ -123,7 +148,7 @@ class Reading(Searching):
         """Return a message's header, cut off after `most_bytes`; else what the ENVELOPE has of it, or b""."""
         for items in (f"(UID BODY.PEEK[HEADER]<0.{most_bytes}>)", "(UID ENVELOPE)"):
             found: dict[int, Fetched] = {}
-            await self._ask(str(uid), items, read_head, found, most_bytes)
+            await self._ask(str(uid), items, read_head, found, lambda head: head.uid == uid, most_bytes)
             if uid in found and (raw := found[uid].raw):
                 return raw[:most_bytes]
         return b""
@@ -137,15 +162,25 @@ class Reading(Searching):
         read: Callable[[Response], T | None],
         expected_bytes: int = 0,
         *,
+        literal_bytes: int = 0,
         loose: bool = False,
     ) -> tuple[dict[int, T], Answer | None]:
         """Return what was found of `uids` by UID, and the server's NO, if there was one."""
+        wanted = set(uids)
+        room = _room(expected_bytes)  # for all batches together
         found: dict[int, T] = {}
         refusal: Answer | None = None
 
+        def keep(item: T) -> bool:
+            nonlocal room
+            room -= _weight(item)
+            if room < 0:
+                raise Malformed("far more data than FETCH asked for")
+            return item.uid in wanted
+
         async def ask(text: str) -> Answer:
             nonlocal refusal
-            answer = await self._ask(text, items(), read, found, expected_bytes)
+            answer = await self._ask(text, items(), read, found, keep, expected_bytes, literal_bytes)
             if not answer.ok and (answer.cut is None or text.isdigit()):  # cut: it will be asked for less
                 refusal = answer
             return answer
@@ -159,16 +194,25 @@ class Reading(Searching):
         items: str,
         read: Callable[[Response], T | None],
         found: dict[int, T],
+        keep: Callable[[T], bool],
         expected_bytes: int = 0,
+        literal_bytes: int = 0,
     ) -> Answer:
         def take(response: Response) -> None:
             item = read(response)
-            if item is not None and (item.uid not in found or getattr(item, "raw", b"") is not None):
+            if item is not None and keep(item) and (item.uid not in found or getattr(item, "raw", b"") is not None):
                 found[item.uid] = item
 
         total = 10 * self._answer_seconds + expected_bytes / _SLOWEST_BYTES_PER_SECOND
         return await self._run(
-            "FETCH", uids, items, by_uid=True, take=take, expected_bytes=2 * expected_bytes, total=total
+            "FETCH",
+            uids,
+            items,
+            by_uid=True,
+            take=take,
+            expected_bytes=max(2 * expected_bytes, literal_bytes),
+            literal_bytes=literal_bytes,
+            total=total,
         )
 
     def _stop_asking_for_own_ids(self) -> bool:

@@ -10,7 +10,8 @@ from gateway.inbound.uids import read_number, spell
 _CODE: Final = re.compile(
     rb"(?:\S+ )?(?:OK|NO|BAD|BYE|PREAUTH) \[([A-Z0-9!$&'+./:;<=>?@^_`|~-]+)(?: ([^\]]*))?\]", re.IGNORECASE
 )
-_MOST_COPIED: Final = 100_000
+_MOST_COPIED: Final = 5_000  # a command names a thousand at most
+_CAPABILITIES_BYTES: Final = 16 * 1024
 
 
 class Cut(NamedTuple):
@@ -37,12 +38,12 @@ def human_text(line: bytes) -> str:
 
 def read_capabilities(line: bytes) -> frozenset[str] | None:
     """Return the capabilities that a line without its `* ` or tag states, as a response or as a code; None for none."""
-    words = line.split()
+    words = line[:_CAPABILITIES_BYTES].split()
     if words[:1] != [b"CAPABILITY"]:
         code, argument = response_code(line)
         if code != b"CAPABILITY":
             return None
-        words = [code, *argument.split()]
+        words = [code, *argument[:_CAPABILITIES_BYTES].split()]
     return frozenset(word.decode("ascii", "replace").upper() for word in words[1:])
 
 

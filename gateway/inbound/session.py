@@ -36,7 +36,7 @@ from gateway.inbound.uids import Run, expand, read_number, read_vanished
 CONNECT_SECONDS: Final = 30.0
 ANSWER_SECONDS: Final = 60.0
 LOGOUT_SECONDS: Final = 5.0
-MOST_VANISHED: Final = 50_000  # a server that has forgotten what it expunged names all UIDs that it ever gave
+MOST_VANISHED: Final = 10_000  # a server that has forgotten what it expunged names all UIDs that it ever gave
 _RESYNC_BYTES: Final = 64 * 1024 * 1024  # what QRESYNC may tell of flags, which we do not keep
 
 
@@ -44,7 +44,7 @@ _RESYNC_BYTES: Final = 64 * 1024 * 1024  # what QRESYNC may tell of flags, which
 class Selected:
     """A folder as it was when selected. `uidnext`, `modseq`: None where the server does not say.
 
-    `vanished`: UIDs, ascending, that have gone since the mod-sequence that the caller knew; the highest 50,000.
+    `vanished`: UIDs, ascending, that have gone since the mod-sequence that the caller knew; the highest 10,000.
     """
 
     uidvalidity: int

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from operator import lt
+from operator import itemgetter, lt
 from typing import Final
 
 from gateway.inbound.framing import Response
@@ -139,13 +139,17 @@ def read_vanished(line: bytes) -> tuple[bool, list[Run]] | None:
 
 def expand(runs: Sequence[Run], most: int) -> tuple[int, ...]:
     """Return the UIDs of `runs` ascending, each once; of more than `most` the highest."""
-    found: set[int] = set()
-    for low, high in sorted(runs, reverse=True):
-        room = most - len(found)
+    found: list[int] = []  # from the highest down
+    room, upto = most, LARGEST_UID
+    for low, high in sorted(runs, key=itemgetter(1), reverse=True):
         if room <= 0:
             break
-        found.update(range(max(low, high - room + 1), high + 1))
-    return tuple(sorted(found))
+        high = min(high, upto)
+        low = max(low, high - room + 1)
+        if low <= high:
+            found += range(high, low - 1, -1)
+            room, upto = room - (high - low + 1), low - 1
+    return tuple(reversed(found))
 
 
 def spell(text: bytes, most: int) -> list[int]:

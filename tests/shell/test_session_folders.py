@@ -318,7 +318,7 @@ async def test_a_server_that_names_every_uid_it_ever_gave_takes_little_memory(na
     async with client_of(server) as client:
         session = await client.connect()
         found = (await client.call(session.select, "INBOX", False, (7, 1))).vanished
-        assert len(found) == 50_000
+        assert len(found) == 10_000
         assert found[-1] == (2**32 - 1 if ":" in named else 399_999)
         await client.call(session.logout)
 
