@@ -29,7 +29,7 @@ from tests.support.waiting import wait_until
 HEALTHY: Final = 9
 LATEST: Final = 6.0  # seconds: no healthy letter may take longer, however slow the machine
 CAPABILITY_GONE: Final = re.compile("no (IDLE|ESEARCH)$|HIGHESTMODSEQ")  # of what is asked in those trials
-MOST_MEMORY: Final = 150.0  # MB that hostility may cost beside what the daemon had before
+MOST_MEMORY: Final = 100.0  # MB that hostility may cost beside what the daemon had before
 
 
 # --- the server in its honest mode -----------------------------------------------------------------------------------
