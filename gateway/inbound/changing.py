@@ -72,9 +72,13 @@ class Changing(Naming):
         if not can_expunge:
             raise NotOffered(f"{self._server} has neither MOVE nor UIDPLUS; messages stay where they are")
         moved = Moved(None) if copied else await self._transfer("COPY", uids, target)
+        # An OK alone is no copy: an original stays until its copy has been named
+        taken = uids if copied else [uid for uid in uids if uid in moved.uids]
+        if uids and not taken:
+            raise HalfMoved(f"{self._server} has not said where the copies in {target!r} are", moved)
         try:
-            await self.flag(uids, "\\Deleted")
-            await self._in_batches(uids, self._expunge)
+            await self.flag(taken, "\\Deleted")
+            await self._in_batches(taken, self._expunge)
         except Unavailable as error:
             if copied:
                 raise

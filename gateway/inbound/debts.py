@@ -20,7 +20,7 @@ from gateway.inbound.folder import OpenFolder
 from gateway.inbound.identity import fingerprint
 from gateway.inbound.parts import Lost, Parts, count_owed
 from gateway.inbound.placeholder import compose_placeholder
-from gateway.inbound.plan import LOSES_SESSION, Planned
+from gateway.inbound.plan import LOSES_SESSION, UNMENTIONABLE, Planned
 from gateway.inbound.session import NotGiven, Session
 from gateway.inbound.taking import again_at
 from gateway.model import Placeholder, Role, show_id, to_ms
@@ -102,7 +102,7 @@ class Debts:
         try:
             listed = await self._folder.list([debt.uid], {})
             # What has cost sessions is not asked for its header besides; what a placeholder stands for is known
-            asks = debt.reason != LOSES_SESSION and not await self._store.read(
+            asks = debt.reason not in (LOSES_SESSION, UNMENTIONABLE) and not await self._store.read(
                 folders.known_uids, *self._folder.place, [debt.uid]
             )
             again = await self._folder.known_again(listed, {}) if asks else set()
@@ -111,7 +111,8 @@ class Debts:
                 return 0
             await self._take_owed([(debt.uid, listed[0].size)], {debt.uid: listed[0]}, {debt.uid: debt.tries + 1})
         except (Unavailable, Lost):
-            await self._note_tries([replace(debt, reason=LOSES_SESSION)], now)
+            reason = UNMENTIONABLE if debt.reason == UNMENTIONABLE else LOSES_SESSION
+            await self._note_tries([replace(debt, reason=reason)], now)
             raise
         return listed[0].size
 
@@ -137,14 +138,9 @@ class Debts:
             owed.placeholders_due, self._folder.place, to_ms(datetime.now(UTC) + watcher.CHORES_EVERY), _PLACEHOLDERS
         )
         for debt in due:
-            (listed, *_) = (
-                [*await self._folder.list([debt.uid], {}), None]
-                if debt.reason != LOSES_SESSION
-                else [Listed(debt.uid, debt.size, None)]
-            )
+            listed, header = await self._outside(debt)
             if listed is None:
                 continue  # gone; the next try finds that out
-            header = b"" if debt.reason == LOSES_SESSION else await self._head(debt)
             now, id = datetime.now(UTC), self._store.ids.next()
             text, kind = compose_placeholder(
                 header,
@@ -165,14 +161,28 @@ class Debts:
             await self._folder.taking.hand_over([arrival], {})
             events.warn("placeholder", touchpoint=self._id, folder=self._folder.name, uid=debt.uid, cause=debt.reason)
 
-    async def _head(self, debt: Owed) -> bytes:
+    async def _outside(self, debt: Owed) -> tuple[Listed | None, bytes]:
+        """Return what can be had of a message but its body: its line in the listing, None where it is gone, and its
+        header. What costs the session is not asked for again: the reason says so.
+        """
+        if debt.reason == UNMENTIONABLE:
+            return Listed(debt.uid, debt.size, None), b""
         try:
-            return await self._parts.call(self._session.fetch_head, debt.uid, _HEAD_BYTES)
-        except NotGiven:
-            return b""
-        except Unavailable:
-            # Next time without: the reason says so
-            tainted = Owed(debt.uid, debt.size, LOSES_SESSION, debt.tries, debt.next_at)
-            at = to_ms(datetime.now(UTC))
-            await self._store.submit(owed.pass_over, Passage(*self._folder.place, 0, 0, (tainted,), (), at))
+            found = await self._folder.list([debt.uid], {})
+        except (Unavailable, Lost):
+            await self._taint(debt, UNMENTIONABLE)
             raise
+        if not found or debt.reason == LOSES_SESSION:
+            return (found[0] if found else None), b""
+        try:
+            return found[0], await self._parts.call(self._session.fetch_head, debt.uid, _HEAD_BYTES)
+        except NotGiven:
+            return found[0], b""
+        except Unavailable:
+            await self._taint(debt, LOSES_SESSION)
+            raise
+
+    async def _taint(self, debt: Owed, reason: str) -> None:
+        at = to_ms(datetime.now(UTC))
+        tainted = (replace(debt, reason=reason),)
+        await self._store.submit(owed.pass_over, Passage(*self._folder.place, 0, 0, tainted, (), at))

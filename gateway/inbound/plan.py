@@ -18,6 +18,7 @@ WINDOW_MESSAGES: Final = 2_000  # so many are listed with their sizes at a time
 # A larger message comes in parts of this size, and is never whole in memory. Some servers build the whole anew for each
 # part, so the parts are not small.
 PART_BYTES: Final = 4 * 1024 * 1024
+UNMENTIONABLE: Final = "the connection is lost whenever it is mentioned"
 LOSES_SESSION: Final = "the connection is lost whenever it is fetched"  # a reason to owe a message
 
 # A session that is lost while a batch is fetched puts its messages under suspicion: next time they come in small
