@@ -144,6 +144,10 @@ def expand(runs: Sequence[Run], most: int) -> tuple[int, ...]:
     for low, high in sorted(runs, key=itemgetter(1), reverse=True):
         if room <= 0:
             break
+        if low == high <= upto:  # the usual case, and the one that may come ten thousand times
+            found.append(low)
+            room, upto = room - 1, low - 1
+            continue
         high = min(high, upto)
         low = max(low, high - room + 1)
         if low <= high:

@@ -452,3 +452,10 @@ def test_an_object_id_tells_its_kind() -> None:
 def test_fields_that_only_sent_mail_has_do_not_count() -> None:
     assert set(SENT_FIELDS) > {"MESSAGE-ID", "DATE", "FROM"}
     assert fingerprint(b"In-Reply-To: <0@x>\r\nReferences: <1@x>\r\n" + FIELDS, 99, AT) == fingerprint(FIELDS, 99, AT)
+
+
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 9)), max_size=12), st.integers(0, 70))
+def test_of_runs_that_overlap_the_highest_are_kept_each_once(runs: list[tuple[int, int]], most: int) -> None:
+    spelled = [(low, low + length) for low, length in runs]
+    named = sorted({uid for low, high in spelled for uid in range(low, high + 1)})
+    assert uids.expand(spelled, most) == tuple(named[-most:] if most else ())
