@@ -74,8 +74,8 @@ class Changing(Naming):
         moved = Moved(None) if copied else await self._transfer("COPY", uids, target)
         # An OK alone is no copy: an original stays until its copy has been named
         taken = uids if copied else [uid for uid in uids if uid in moved.uids]
-        if uids and not taken:
-            raise HalfMoved(f"{self._server} has not said where the copies in {target!r} are", moved)
+        if not taken:
+            return moved
         try:
             await self.flag(taken, "\\Deleted")
             await self._in_batches(taken, self._expunge)
