@@ -146,21 +146,16 @@ class OpenFolder:
         Raises Lost.
         """
         events.warn("uidvalidity-changed", touchpoint=self._id, folder=self.name, uidvalidity=self.selected.uidvalidity)
-        uids = await self._parts.call(self._session.uids, 1)
-        last_uid = uids[-1] if uids else 0
-        moved = new = left = 0
-        for start in range(0, max(1, len(uids)), _RELIST_MESSAGES):
-            window = uids[start : start + _RELIST_MESSAGES]
+        last_uid = moved = new = left = 0
+        last = False
+        while not last:
+            window = await self._parts.call(self._session.uids, last_uid + 1, None, _RELIST_MESSAGES)
+            last = len(window) < _RELIST_MESSAGES
+            last_uid = max(window, default=last_uid)
+            sightings = tuple(await self._sightings(window, suspects))
+            at = to_ms(datetime.now(UTC))
             relisted = await self._store.submit(
-                locations.relist,
-                Relisting(
-                    self.place,
-                    self.role,
-                    tuple(await self._sightings(window, suspects)),
-                    last=start + _RELIST_MESSAGES >= len(uids),
-                    upto=last_uid,
-                    at=to_ms(datetime.now(UTC)),
-                ),
+                locations.relist, Relisting(self.place, self.role, sightings, last, last_uid, at)
             )
             moved, new, left = moved + relisted.moved, new + relisted.new, left + relisted.left
         events.say("folder-renumbered", touchpoint=self._id, folder=self.name, known=moved, new=new, older_left=left)
@@ -287,22 +282,17 @@ class OpenFolder:
     async def reconcile(self) -> Reconciled:
         """Compare all the provider's UIDs up to the cursor with the ledger; what is missing is owed from now on."""
         cursor = self._cursor
-        uids = await self._parts.call(self._session.uids, 1)
-        uids = uids[: bisect_right(uids, cursor)]
-        known = debts = older = gaps = gone = 0
+        there = known = debts = older = gaps = gone = 0
         low = 1
-        for start in range(0, max(1, len(uids)), _ACCOUNT_MESSAGES):
-            window = uids[start : start + _ACCOUNT_MESSAGES]
-            last = start + _ACCOUNT_MESSAGES >= len(uids)
-            high = cursor if last else window[-1]
-            found = await self._store.submit(
-                locations.account,
-                Accounting(self.place, low, high, tuple(window), to_ms(datetime.now(UTC))),
-            )
+        while low <= max(cursor, 1):
+            window = await self._parts.call(self._session.uids, low, cursor, _ACCOUNT_MESSAGES) if cursor else []
+            high = window[-1] if len(window) == _ACCOUNT_MESSAGES else max(cursor, low)
+            accounting = Accounting(self.place, low, high, tuple(window), to_ms(datetime.now(UTC)))
+            found = await self._store.submit(locations.account, accounting)
             known, debts, older = known + found.known, debts + found.owed, older + found.left
-            gaps, gone, low = gaps + found.late, gone + found.gone, high + 1
+            there, gaps, gone, low = there + len(window), gaps + found.late, gone + found.gone, high + 1
         await self._store.submit(folders.note_reconciled, (self.place, to_ms(datetime.now(UTC))))
-        return Reconciled(self.name, self.role, len(uids), known, debts, older, gaps, gone)
+        return Reconciled(self.name, self.role, there, known, debts, older, gaps, gone)
 
 
 def _stretches(cursor: int, wanted: Sequence[int]) -> tuple[tuple[int, int], ...]:
