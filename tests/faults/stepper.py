@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import re
@@ -26,6 +27,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import gateway.daemon  # noqa: F401 - with all that a daemon needs: what is loaded here, no fork has to load
 from gateway.cli.main import main
 from gateway.inbound import protocol
 from gateway.state import store
@@ -150,6 +152,8 @@ def be_a_daemon(order: dict[str, Any]) -> NoReturn:
 
 def serve() -> None:
     """Fork on order, and tell of each fork's end, until the orders end."""
+    gc.collect()
+    gc.freeze()  # a fork that looks through what it has inherited copies it
     waiting = b""
     living: set[int] = set()
     while True:

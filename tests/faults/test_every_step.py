@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.authority import Authority
 from tests.support.cyrus import Cyrus
-from tests.support.dovecot import Dovecot
+from tests.support.dovecot import Dovecot, PlainDovecot
 from tests.support.errand import Errand, EverythingErrand, MovingErrand
 from tests.support.provider import Provider
 from tests.support.steps import Deadly, Forge
@@ -29,7 +29,8 @@ TOGETHER = 6
     ("kind", "server", "sample"),
     [
         pytest.param(EverythingErrand, Dovecot, 24, id="everything-dovecot"),
-        pytest.param(MovingErrand, Dovecot, 12, id="moving-dovecot"),
+        pytest.param(MovingErrand, Dovecot, 8, id="moving-dovecot"),
+        pytest.param(MovingErrand, PlainDovecot, 12, id="moving-without-move"),
         pytest.param(EverythingErrand, Cyrus, 12, id="everything-cyrus"),
         pytest.param(MovingErrand, Cyrus, 6, id="moving-cyrus"),
     ],

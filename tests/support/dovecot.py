@@ -155,6 +155,11 @@ class Dovecot(Mailboxes):
             )
         )
 
+    def offer(self, capabilities: str) -> None:
+        """From the next start on, say that only these extensions are known; what is not offered is not to be used."""
+        with self._config.open("a") as config:
+            config.write(f"imap_capability = {capabilities}\n")
+
     def start(self) -> None:
         assert self._process is None
         self._process = Process([self._dovecot, "-F", "-c", str(self._config)], self.log)
@@ -233,3 +238,11 @@ class Dovecot(Mailboxes):
             shutil.rmtree(maildir, ignore_errors=True)  # whoever came in meanwhile found no mailbox and made one
             with contextlib.suppress(OSError):
                 aside.rename(maildir)
+
+
+class PlainDovecot(Dovecot):
+    """Offers what every server has and hardly more: no MOVE, no QRESYNC, no ESEARCH, no special-use."""
+
+    def __init__(self, users: Mapping[str, str], pair: Pair) -> None:
+        super().__init__(users, pair)
+        self.offer("IMAP4rev1 SASL-IR ID IDLE UIDPLUS LITERAL+")

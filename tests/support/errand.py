@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import imaplib
 import signal
+import smtplib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,11 +20,13 @@ from gateway.errors import GatewayError
 from tests.support.daemon import Site
 from tests.support.ledger import Taken, balance, subject_of, taken
 from tests.support.provider import Provider
+from tests.support.sink import Sink
 from tests.support.steps import Deadly, Forge, SteppedDaemon
 
 LARGEST = 20_000  # bytes
 PROCESSED = "Processed"
 PATIENCE = 60.0
+AGENT = "ana@gateway.example"
 
 
 def compose(name: str, user: str, *, answers: str = "", body: str = "") -> bytes:
@@ -49,14 +52,17 @@ class Errand:
         self.provider, self.server = provider, provider.server
         self.id, self.deadly = id, deadly
         watch = {"poll": "5 s", "renew_idle": "5 s"}
-        touchpoint = provider.touchpoint(
-            id, tls=False, history="all", watch=watch, after_fetch=self.after_fetch, pace={"connections": 1}
-        )
+        touchpoint = provider.touchpoint(id, tls=False, history="all", watch=watch, after_fetch=self.after_fetch)
         self.user: str = touchpoint["address"]
-        site = Site([touchpoint], gateway={"inbound": {"max_message_size": LARGEST}})
+        site = Site([touchpoint | self.keys()], gateway={"inbound": {"max_message_size": LARGEST}})
+        site.add_agent(AGENT, "secret", [id])
         self.daemon = SteppedDaemon(forge, site)
         self.made: Counter[str] = Counter()  # letters to us, by name
         self.deaths = 0
+
+    def keys(self) -> dict[str, Any]:
+        """What else the touchpoint is given."""
+        return {}
 
     @property
     def stages(self) -> Sequence[Callable[[], None]]:
@@ -76,7 +82,10 @@ class Errand:
                 f"{self.id}, {self.deadly or 'no death'}: {error}\n{self.daemon.log_tail()}"
             ) from error
         finally:
-            self.daemon.close()
+            self.close()
+
+    def close(self) -> None:
+        self.daemon.close()
 
     # --- for stages --------------------------------------------------------------------------------------------------
 
@@ -98,7 +107,7 @@ class Errand:
         deadline = time.monotonic() + PATIENCE
         while True:
             self.revive()
-            with contextlib.suppress(OSError, GatewayError):
+            with contextlib.suppress(OSError, GatewayError, smtplib.SMTPException):
                 if check():
                     return
             if time.monotonic() > deadline:
@@ -213,9 +222,23 @@ class Errand:
 
 
 class EverythingErrand(Errand):
-    """A backlog, new mail in IDLE, twins, one too large, Junk, Sent, two ways out of Junk, a change of UIDVALIDITY."""
+    """A backlog, new mail in IDLE, twins, one too large, Junk, Sent, two ways out of Junk, an answer through us, a
+    change of UIDVALIDITY; what is fetched is marked as seen.
+    """
 
-    large, junk, spam, reply = "the large one", "junk one", "junk two", "Re: letter 1"
+    after_fetch = "seen"
+    large, junk, spam, reply, answer = "the large one", "junk one", "junk two", "Re: letter 1", "Re: letter 2"
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.sink = Sink()
+        super().__init__(*arguments, **options)
+
+    def keys(self) -> dict[str, Any]:
+        return {"direction": "both", "smtp": f"smtp+insecure://127.0.0.1:{self.sink.port}"}
+
+    def close(self) -> None:
+        super().close()
+        self.sink.close()
 
     def prepare(self) -> None:
         at = datetime.now(UTC) - timedelta(hours=1)
@@ -229,7 +252,10 @@ class EverythingErrand(Errand):
 
     @property
     def stages(self) -> Sequence[Callable[[], None]]:
-        return self.backlog, self.new, self.late_twin, self.answer, self.out_of_junk, self.release, self.renumber
+        return (
+            *(self.backlog, self.new, self.late_twin, self.answer_elsewhere, self.out_of_junk, self.release),
+            *(self.answer_through_us, self.renumber),
+        )
 
     def backlog(self) -> None:
         self.until(lambda: self.has_all() and len(self.quarantined()) == 2, "the backlog")
@@ -245,7 +271,7 @@ class EverythingErrand(Errand):
             self.put("late twins", at=at)
             self.until(self.has_all, "each of the twins")
 
-    def answer(self) -> None:
+    def answer_elsewhere(self) -> None:
         self.server.append(self.user, compose(self.reply, self.user, answers="letter 1"), "Sent", datetime.now(UTC))
         self.until(lambda: self.state_of("letter 1") == "answered", "the answer from elsewhere")
 
@@ -264,13 +290,44 @@ class EverythingErrand(Errand):
 
         self.until(is_released, "released, and moved at the provider")
 
+    def answer_through_us(self) -> None:
+        """An agent replies. Killed between dot and record it is uncertain whether he did, and nothing is marked."""
+        raw = compose(self.answer, self.user, answers="letter 2")
+
+        def is_sent() -> bool:
+            if not self.daemon.outbox():
+                with self.daemon.submit(AGENT, "secret") as session:
+                    session.sendmail(self.user, ["customer@clients.example"], raw)
+            if self.deaths:
+                self.daemon.ask("outbox.retry")  # cut before the dot, it is tried again in its own time
+            return self.fates() <= {"delivered", "uncertain"}
+
+        self.until(is_sent, "the answer is sent")
+
+    def fates(self) -> set[str]:
+        return {recipient["state"] for message in self.daemon.outbox() for recipient in message["recipients"]}
+
     def renumber(self) -> None:
+        self.until(self.is_marked, "what was fetched is marked as seen, and what was answered as answered")
         self.server.renumber(self.user)
         self.deliver("after the change")
         self.until(self.has_all, "what came after the change")
 
+    def is_marked(self) -> bool:
+        with self.server.session(self.user, "INBOX") as imap:
+            items = imap.uid("FETCH", "1:*", "(FLAGS BODY.PEEK[HEADER.FIELDS (SUBJECT)])")[1]
+        marks = {subject_of(item[1]): item[0] for item in items if isinstance(item, tuple)}
+        # What stands as a placeholder was not fetched; what was fetched from Junk was not in a folder of ours
+        unseen = {name for name, flags in marks.items() if rb"\Seen" not in flags} - {self.large, self.junk, self.spam}
+        return not unseen and (self.fates() == {"uncertain"} or rb"\Answered" in marks["letter 2"])
+
     def is_complete(self) -> bool:
-        return super().is_complete() and self.state_of("letter 1") == "answered" and not self.quarantined()
+        return (
+            super().is_complete()
+            and not self.quarantined()
+            and self.is_marked()
+            and {self.state_of("letter 1"), self.state_of("letter 2")} == {"answered"}
+        )
 
     def check_rows(self, rows: Sequence[Taken]) -> None:
         by_name = Counter(row.subject for row in rows)
