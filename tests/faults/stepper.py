@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 
 import gateway.daemon  # noqa: F401 - with all that a daemon needs: what is loaded here, no fork has to load
 from gateway.cli.main import main
-from gateway.inbound import protocol
+from gateway.inbound import intake, protocol
 from gateway.state import store
 from tests.support.hasty import hasten
 
@@ -121,6 +121,15 @@ def count_writes(steps: Steps) -> None:
     protocol.Wire.say_goodbye = counted_goodbye  # type: ignore[method-assign]  # as above
 
 
+def forget_what_arrived() -> None:
+    """Sabotage: what was stored and not routed when the last run ended stays where it is."""
+
+    async def resume(self: intake.Intake) -> int:
+        return 0
+
+    intake.Intake.resume = resume  # type: ignore[method-assign]  # that is the sabotage
+
+
 def be_a_daemon(order: dict[str, Any]) -> NoReturn:
     """In the fork: run the daemon, and end with its exit code."""
     code = 70
@@ -137,6 +146,8 @@ def be_a_daemon(order: dict[str, Any]) -> NoReturn:
         count_commits(steps)
         count_writes(steps)
         hasten(chores=order["chores"])
+        if order["forgetful"]:
+            forget_what_arrived()
         sys.argv = ["mail-gateway", "run"]
         code = main()
     except SystemExit as end:

@@ -74,6 +74,16 @@ def test_killed_before_or_after_any_step_it_has_each_message_once(
         provider.close()
 
 
+def test_a_daemon_that_forgets_what_it_had_not_finished_is_caught(forge: Forge, shared_provider: Provider) -> None:
+    honest = MovingErrand(shared_provider, forge, "honest")
+    stored = next(number for kind, number, label in play_and_count(honest) if "arrive" in label.split("+"))
+    errand = MovingErrand(shared_provider, forge, "forgetful", Deadly("commit", stored, "after"))
+    errand.daemon.forgetful, errand.patience = True, 3.0
+    with pytest.raises(AssertionError, match="waited in vain"):
+        errand.play()
+    assert errand.deaths == 1
+
+
 def play_and_count(errand: Errand) -> list[tuple[str, int, str]]:
     steps: list[tuple[str, int, str]] = []
     check = errand.check

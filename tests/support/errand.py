@@ -25,7 +25,6 @@ from tests.support.steps import Deadly, Forge, SteppedDaemon
 
 LARGEST = 20_000  # bytes
 PROCESSED = "Processed"
-PATIENCE = 60.0
 AGENT = "ana@gateway.example"
 
 
@@ -47,6 +46,7 @@ class Errand:
     """A mailbox of its own with the daemon that watches it. `play` raises AssertionError with what is wrong."""
 
     after_fetch = "keep"
+    patience = 60.0  # seconds
 
     def __init__(self, provider: Provider, forge: Forge, id: str, deadly: Deadly | None = None) -> None:
         self.provider, self.server = provider, provider.server
@@ -104,7 +104,7 @@ class Errand:
 
     def until(self, check: Callable[[], Any], what: str) -> None:
         """Wait until it is so; start the daemon again when it has died its death."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + self.patience
         while True:
             self.revive()
             with contextlib.suppress(OSError, GatewayError, smtplib.SMTPException):

@@ -128,6 +128,7 @@ class SteppedDaemon(Daemon):
         self._forge = forge
         self._chores = chores
         self.deadly: Deadly | None = None
+        self.forgetful = False  # it is to break a promise
         self.steps = self.home / "steps"  # of the last start
 
     def _run(self, env: dict[str, str]) -> Process:
@@ -139,6 +140,7 @@ class SteppedDaemon(Daemon):
             steps=str(self.steps),
             deadly=[deadly.kind, deadly.number, deadly.when] if deadly else None,
             chores=self._chores,
+            forgetful=self.forgetful,
         )
         return cast(Process, forked)
 
