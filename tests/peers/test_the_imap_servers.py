@@ -6,6 +6,7 @@ import contextlib
 import imaplib
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +15,7 @@ import pytest
 from tests.support.authority import Authority
 from tests.support.cyrus import Cyrus
 from tests.support.dovecot import Dovecot
+from tests.support.ledger import Taken, balance
 from tests.support.letters import letter, message_id
 from tests.support.provider import Provider
 from tests.support.proxy import Proxy
@@ -259,3 +261,29 @@ def test_a_link_to_a_server_that_is_away_is_cut_at_once() -> None:
             assert read_to_the_end(client) == b""
     finally:
         proxy.close()
+
+
+# --- the count -------------------------------------------------------------------------------------------------------
+
+
+def row(subject: str, **changes: object) -> Taken:
+    fields = {"quarantine": 0, "placeholder": None, "origin": "queue", "conversation": "open", "queues": 1, **changes}
+    return Taken(id=1, subject=subject, state=str(fields.pop("state", "routed")), **fields)  # type: ignore[arg-type]  # a mixed table
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict"),
+    [
+        ([row("a"), row("a"), row("b"), row("j", quarantine=2, conversation="quarantined")], None),
+        ([row("a"), row("b"), row("j", quarantine=2)], "'a': made 2, in queues 2, in Junk 0, elsewhere 0, taken 1"),
+        ([row("a")] * 2 + [row("b")] * 2 + [row("j", quarantine=2)], "'b': made 1"),
+        ([row("a"), row("a"), row("b", queues=0), row("j", quarantine=2)], "'b': 1 lie in watched folders, 0 in a"),
+        ([row("a"), row("a"), row("b", state="arrived"), row("j", quarantine=2)], "'b': arrived and never routed"),
+        ([row("a"), row("a"), row("b"), row("j", queues=0)], "'j': neither in a queue nor in quarantine"),
+        ([row("a"), row("a"), row("b"), row("j", quarantine=2), row("x")], "'x': nobody has made it"),
+    ],
+    ids=["right", "a-twin-is-missing", "one-twice", "in-no-queue", "not-routed", "junk-is-nowhere", "made-up"],
+)
+def test_the_count_notices(rows: list[Taken], verdict: str | None) -> None:
+    found = balance(rows, Counter(a=2, b=1, j=1, d=1), Counter(a=2, b=1), Counter(j=1), Counter())
+    assert [wrong[: len(verdict or wrong)] for wrong in found.wrong] == ([verdict] if verdict else [])

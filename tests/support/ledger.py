@@ -138,7 +138,7 @@ def balance(
         in_queue = sum(row.is_in_a_queue for row in here)
         if in_queue < queued[subject]:
             found.wrong.append(f"{subject!r}: {queued[subject]} lie in watched folders, {in_queue} in a queue")
-        if in_queue + sum(bool(row.quarantine) for row in here) < low:
+        elif in_queue + sum(bool(row.quarantine) for row in here) < low:
             found.wrong.append(f"{subject!r}: neither in a queue nor in quarantine: {here}")
     found.wrong += [f"{subject!r}: nobody has made it, taken {len(rows)}" for subject, rows in by_subject.items()]
     return found
