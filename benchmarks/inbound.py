@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import watched
-from benchmarks.cpu import cpu_seconds
+from benchmarks.cpu import cpu_seconds, neighbours_told
 from benchmarks.peers import provider
 from tests.support.authority import Authority
 from tests.support.daemon import Daemon
@@ -190,7 +190,7 @@ def main() -> int:
     ]
     wanted = [backlog for backlog in backlogs if options.only in (None, "small" if backlog.user == MUCH else "large")]
     held = True
-    with tempfile.TemporaryDirectory() as scratch:
+    with neighbours_told(), tempfile.TemporaryDirectory() as scratch:
         Path(scratch).chmod(0o755)
         authority = Authority(Path(scratch))
         homes = apart(authority.directory / "homes")

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import watched
-from benchmarks.cpu import cpu_seconds
+from benchmarks.cpu import cpu_seconds, neighbours_told
 from benchmarks.lmtp import Lmtp
 from benchmarks.peers import InstantServer, child, instant_provider
 from tests.support.authority import Authority
@@ -166,7 +166,7 @@ def main() -> int:
         print(f"only {many} sessions: this machine allows no more open files (ulimit -Hn)")
     print(f"{'':<6} {'sessions':>8} {'watched after':>14} {'idle':>9} {'4 KiB':>9} {'256 KiB':>9}  MiB", flush=True)
     found: dict[str, list[Held]] = {"ours": [], "bare": []}
-    with tempfile.TemporaryDirectory() as scratch:
+    with neighbours_told(), tempfile.TemporaryDirectory() as scratch:
         authority = Authority(Path(scratch))
         for sessions, large in ((fewer, True), (many, False)):
             for name in found:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import watched
+from benchmarks.cpu import neighbours_told
 from benchmarks.peers import provider
 from tests.support.authority import Authority
 from tests.support.daemon import Daemon
@@ -101,7 +102,7 @@ def main() -> int:
     options = parser.parse_args()
     users = [watched.address(number) for number in range(5)]
     rounds: list[Round] = []
-    with tempfile.TemporaryDirectory() as scratch:
+    with neighbours_told(), tempfile.TemporaryDirectory() as scratch:
         authority = Authority(Path(scratch))
         with provider(authority, dict.fromkeys(users, watched.PASSWORD)) as dovecot:
             for user in users[:-1]:

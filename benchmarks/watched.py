@@ -66,15 +66,22 @@ def running(daemon: Daemon, within: float = 60) -> Iterator[Daemon]:
 
 
 def wait_connected(daemon: Daemon, count: int, within: float = 90) -> None:
-    """Wait until `count` touchpoints have been read and are being watched."""
+    """Wait until `count` touchpoints have been read, are being watched, and have looked into their other folders."""
     deadline = time.monotonic() + within
     while True:
         states = [touchpoint["state"] for touchpoint in daemon.status()["touchpoints"]]
         if states.count("watching") >= count:
-            return
+            break
         if time.monotonic() > deadline:
             raise RuntimeError(f"{states.count('watching')} of {count} are watched after {within} s: {trouble(daemon)}")
         time.sleep(0.2)
+    # Other folders are visited over a second, short session each: until no more come and go
+    files, quiet_since = -1, time.monotonic()
+    descriptors = Path(f"/proc/{daemon.pid}/fd")
+    while time.monotonic() - quiet_since < 1.5 and time.monotonic() < deadline:
+        if (found := sum(1 for _ in descriptors.iterdir())) != files:
+            files, quiet_since = found, time.monotonic()
+        time.sleep(0.1)
 
 
 def letter(message_id: str, size: int, dice: random.Random | None = None, to: str = "support@support.example") -> bytes:
