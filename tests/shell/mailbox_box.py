@@ -95,7 +95,9 @@ class Box:
             while not check():  # noqa: ASYNC110 - many things are waited for here, also what only the store knows
                 await trio.sleep(0.005)
             return
-        raise AssertionError(f"in vain: {what}; {self.subjects()} {self.located()} {self.owed()} {self.health.touchpoint('support')} {self.server.commands[-8:]}")
+        ledger = f"{self.subjects()} {self.located()} {self.owed()}"
+        health = self.health.touchpoint("support")
+        raise AssertionError(f"in vain: {what}; {ledger} {health} {self.server.commands[-8:]}")
 
     async def watching(self) -> None:
         await self.until(lambda: self.health.touchpoint("support").state == "watching", "watching")
