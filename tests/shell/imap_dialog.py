@@ -228,7 +228,8 @@ class Dialog:
                     async with self.server._news:
                         if len(self.letters) == self.told:
                             await self.server._news.wait()
-                    await self.peer.say(*await self.news())
+                    with trio.CancelScope(shield=True):  # what counts as told is said, although DONE comes meanwhile
+                        await self.peer.say(*await self.news())
 
             nursery.start_soon(tell)
             done = await self.peer.line()
