@@ -263,7 +263,7 @@ async def test_a_folder_that_goes_while_a_round_is_on_its_way_is_left_out(tmp_pa
     is_asked, is_visited, go_on = trio.Event(), trio.Event(), trio.Event()
     async with box(tmp_path, server) as gateway:
         await watched(gateway)
-        await gateway.until(lambda: server.open == 1, "quiet")
+        await calm(gateway)
 
         @server.on("AUTHENTICATE")
         async def _(peer: Peer, tag: str, command: str) -> bool:
@@ -361,7 +361,8 @@ async def test_a_touchpoint_ends_only_when_the_reconciliation_that_was_asked_of_
     server = a_server()
     sessions: list[Session] = []
     closing: list[Session] = []
-    held, ended = [True], list[str]()
+    held: list[Session] = []
+    ended: list[str] = []
     connect, close = imap.connect, Session.close
 
     async def connect_and_note(*args: Any, **settings: Any) -> Session:
@@ -370,14 +371,14 @@ async def test_a_touchpoint_ends_only_when_the_reconciliation_that_was_asked_of_
 
     async def close_slowly(session: Session) -> None:
         closing.append(session)
-        while held and session is sessions[-1]:  # noqa: ASYNC110 - the test releases it from another thread
+        while session in held:  # noqa: ASYNC110 - the test releases it from another thread
             await asyncio.sleep(0.001)
         await close(session)
 
     monkeypatch.setattr(imap, "connect", connect_and_note)
     async with box(tmp_path, server) as gateway, trio.open_nursery() as nursery:
         await watched(gateway)
-        await gateway.until(lambda: server.open == 1, "quiet")
+        await calm(gateway)
         monkeypatch.setattr(Session, "close", close_slowly)
         is_reading = trio.Event()
 
@@ -398,6 +399,7 @@ async def test_a_touchpoint_ends_only_when_the_reconciliation_that_was_asked_of_
 
         nursery.start_soon(ask)
         await is_reading.wait()
+        held.append(sessions[-1])
         nursery.start_soon(see_the_end)
         gateway.stop()
         await gateway.until(lambda: {sessions[0], sessions[-1]} <= set(closing), "all hang up")
