@@ -233,7 +233,8 @@ class Dovecot(Mailboxes):
                 index.unlink()
             messages = sorted((*place.glob("cur/*"), *place.glob("new/*")), key=lambda message: message.name)
             for number, message in enumerate(reversed(messages)):
-                message.rename(message.with_name(f"17{number:08}.R{time.monotonic_ns()}_{message.name}"))
+                about = message.name[message.name.find(",") :] if "," in message.name else ":2,"  # size and marks
+                message.rename(message.with_name(f"17{number:08}.R{time.monotonic_ns()}{about}"))
         while aside.exists():
             shutil.rmtree(maildir, ignore_errors=True)  # whoever came in meanwhile found no mailbox and made one
             with contextlib.suppress(OSError):
