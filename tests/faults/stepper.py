@@ -34,6 +34,14 @@ from gateway.state import store
 from tests.support.hasty import hasten
 
 _PR_SET_PDEATHSIG = 1
+# So that a dozen messages are several batches, windows and parts
+_SMALL = {
+    "BATCH_MESSAGES": 3,
+    "WINDOW_MESSAGES": 5,
+    "_RELIST_MESSAGES": 3,
+    "PART_BYTES": 8192,
+    "CHUNK_BYTES": 8192,
+}
 _WORDS = re.compile(rb"(?:[A-Z]+[0-9]+ )?([A-Z]+(?: [A-Z]+)?)")
 
 
@@ -121,6 +129,14 @@ def count_writes(steps: Steps) -> None:
     protocol.Wire.say_goodbye = counted_goodbye  # type: ignore[method-assign]  # as above
 
 
+def think_small() -> None:
+    for name, value in _SMALL.items():
+        modules = [module for key, module in sys.modules.items() if key.startswith("gateway.") and name in vars(module)]
+        assert modules, f"nothing in gateway is called {name} any more"
+        for module in modules:
+            setattr(module, name, value)
+
+
 def forget_what_arrived() -> None:
     """Sabotage: what was stored and not routed when the last run ended stays where it is."""
 
@@ -146,6 +162,7 @@ def be_a_daemon(order: dict[str, Any]) -> NoReturn:
         count_commits(steps)
         count_writes(steps)
         hasten(chores=order["chores"])
+        think_small()
         if order["forgetful"]:
             forget_what_arrived()
         sys.argv = ["mail-gateway", "run"]

@@ -222,7 +222,7 @@ class Errand:
 
 
 class EverythingErrand(Errand):
-    """A backlog, new mail in IDLE, twins, one too large, Junk, Sent, two ways out of Junk, an answer through us, a
+    """A backlog, new mail in IDLE, twins, some too large, Junk, Sent, two ways out of Junk, an answer through us, a
     change of UIDVALIDITY; what is fetched is marked as seen.
     """
 
@@ -245,7 +245,8 @@ class EverythingErrand(Errand):
         for number in (1, 2, 3):
             self.put(f"letter {number}", at=at + timedelta(seconds=number))
         self.put("twins", times=2, at=at)
-        self.put(self.large, at=at, body=("x" * 70 + "\r\n") * (LARGEST // 60))
+        self.put(self.large, at=at, times=2, body=("x" * 70 + "\r\n") * (LARGEST // 60))
+        self.put("one in parts", at=at, body=("y" * 70 + "\r\n") * (LARGEST // 80))
         self.put(self.junk, "Junk", at=at)
         self.put(self.spam, "Junk", at=at)
         self.server.append(self.user, compose("of no interest", self.user), "Sent", at)
@@ -334,7 +335,7 @@ class EverythingErrand(Errand):
         assert by_name[self.reply] == 1, f"the answer is there {by_name[self.reply]} times"
         assert [row.origin for row in rows if row.subject == self.reply] == ["sent"]
         assert "of no interest" not in by_name
-        assert [(row.subject, row.placeholder) for row in rows if row.placeholder] == [(self.large, "headed")]
+        assert [(row.subject, row.placeholder) for row in rows if row.placeholder] == [(self.large, "headed")] * 2
         assert [row.subject for row in rows if row.quarantine] == []
 
 
