@@ -222,6 +222,8 @@ class _ImapService:
             _, rest = await asyncio.wait(self._sessions, timeout=2)
             for task in rest:
                 task.cancel()
+            if rest:
+                await asyncio.wait(rest, timeout=2)
 
     async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -233,6 +235,7 @@ class _ImapService:
                 await self._serve(reader, writer, where)
         finally:
             del self._sessions[task]
+            writer.transport.abort()  # whoever is still being told something has gone
 
 
 # --- SMTP ------------------------------------------------------------------------------------------------------------

@@ -363,33 +363,6 @@ def test_what_is_moved_away_is_moved_once_and_brought_back_it_is_no_second_messa
     assert Counter(row.subject for row in here.rows()) == letters
 
 
-def test_a_twin_of_what_was_moved_away_is_kept_as_well(post: Callable[..., Post]) -> None:
-    here = post(after_fetch="move:Done")
-    here.server.create_folder(here.user, "Done")
-    at = datetime.now(UTC)
-    here.put(1, "twin", at=at)
-    here.start()
-    here.wait(lambda: here.subjects("Done") == {"twin 1": 1}, "the first is moved")
-    here.wait_a_round()
-    here.put(1, "twin", at=at)
-    here.wait(lambda: here.subjects("Done") == {"twin 1": 2}, "the second as well")
-    assert Counter(row.subject for row in here.rows()) == {"twin 1": 2}
-
-
-def test_what_comes_out_of_junk_is_filed_like_any_other_mail(post: Callable[..., Post]) -> None:
-    here = post(after_fetch="move:Done")
-    here.server.create_folder(here.user, "Done")
-    for number in range(2):
-        here.put(number, "spam", "Junk")
-    here.start()
-    here.wait(lambda: len(here.daemon.ask("quarantine.list")) == 2, "both are held")
-    held = {one["subject"]: one["id"] for one in here.daemon.ask("quarantine.list")}
-    here.move("spam 0", "Junk", "INBOX")
-    here.daemon.ask("quarantine.release", id=held["spam 1"])
-    here.wait(lambda: here.subjects("Done") == {"spam 0": 1, "spam 1": 1}, "both are moved")
-    assert Counter(row.subject for row in here.rows()) == {"spam 0": 1, "spam 1": 1}
-
-
 # --- Sent ------------------------------------------------------------------------------------------------------------
 
 
