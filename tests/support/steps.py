@@ -126,7 +126,7 @@ class SteppedDaemon(Daemon):
     def __init__(self, forge: Forge, site: Site, *, chores: float = 0.4) -> None:
         super().__init__(site)
         self._forge = forge
-        self.chores = chores
+        self._chores = chores
         self.deadly: Deadly | None = None
         self.forgetful = False  # it is to break a promise
         self.steps = self.home / "steps"  # of the last start
@@ -139,7 +139,7 @@ class SteppedDaemon(Daemon):
             env={key: value for key, value in env.items() if os.environ.get(key) != value},
             steps=str(self.steps),
             deadly=[deadly.kind, deadly.number, deadly.when] if deadly else None,
-            chores=self.chores,
+            chores=self._chores,
             forgetful=self.forgetful,
         )
         return cast(Process, forked)

@@ -143,14 +143,7 @@ class Storm:
         self._server.deliver(mailbox.user, raw)
 
     def _send_twins(self, mailbox: Mailbox) -> None:
-        """The same bytes twice, in the same second.
-
-        Not where we move away what we have: a twin that is seen only then counts as the first one brought back, which
-        is a limit that DESIGN.md names, and whether it is seen in time is chance.
-        """
-        if mailbox.moves:
-            self._send_alike(mailbox)
-            return
+        """The same bytes twice, in the same second."""
         raw, at = self._letter(mailbox, TWIN), datetime.now(UTC)
         mailbox.ledger.add([subject_of(raw)] * 2)
         for _ in range(2):
