@@ -201,7 +201,18 @@ class Dovecot(Mailboxes):
         """Hand messages over by LMTP, as a provider's own delivery does: they are announced to whoever idles."""
         with smtplib.LMTP("127.0.0.1", self.lmtp_port) as lmtp:
             for raw in messages:
-                lmtp.sendmail(sender, [user], raw)
+                wait_until(lambda raw=raw: self._takes(lmtp, sender, user, raw), "the delivery is not put off")  # type: ignore[misc]  # mypy and lambdas
+
+    @staticmethod
+    def _takes(lmtp: smtplib.LMTP, sender: str, user: str, raw: bytes) -> bool:
+        """Return whether it was delivered; put off (a mailbox that is just being changed) it is tried again."""
+        try:
+            lmtp.sendmail(sender, [user], raw)
+        except smtplib.SMTPDataError as error:
+            if error.smtp_code // 100 == 4:
+                return False
+            raise
+        return True
 
     def seed(self, user: str, messages: Iterable[bytes]) -> int:
         """Lay messages straight into the Maildir, for large numbers. Returns how many."""
