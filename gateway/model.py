@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
+from enum import IntFlag, StrEnum
 
 # --- ids -------------------------------------------------------------------------------------------------------------
 
@@ -220,14 +220,46 @@ class Reply:
         return " ".join(part for part in (str(self.code), self.status, self.text) if part)
 
 
+class Notify(IntFlag):
+    """What a sender wants to hear of (RFC 3461 §4.1). No flag at all is NEVER."""
+
+    SUCCESS = 1
+    FAILURE = 2
+    DELAY = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Of one recipient (RFC 3461). `notify`: None where the client did not say; then failure and delay are told.
+
+    `orcpt`: the parameter's value as the client gave it (`rfc822;bob@example.net`, xtext), "" where it did not.
+    """
+
+    notify: Notify | None = None
+    orcpt: str = ""
+
+    def wants(self, event: Notify) -> bool:
+        return event in (Notify.FAILURE | Notify.DELAY if self.notify is None else self.notify)
+
+
+NO_WISH = Wish()
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """Return path ("" is the null return path) and recipients; never header fields."""
+    """Return path ("" is the null return path) and recipients; never header fields.
+
+    `wishes` follows the recipients, or is empty where nobody has any. `envid` (xtext), `ret` ("full", "hdrs", "" not
+    said): RFC 3461 §4.3, §4.4.
+    """
 
     return_path: str
     recipients: tuple[str, ...]
     eight_bit: bool = False  # BODY=8BITMIME was announced or the bytes need it
     smtputf8: bool = False
+    wishes: tuple[Wish, ...] = ()
+    envid: str = ""
+    ret: str = ""
 
 
 class OutboxKind(StrEnum):

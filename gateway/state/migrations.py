@@ -46,13 +46,13 @@ CREATE TABLE unfetched (
 -- origin: the role of the folder where we found it (sent: written by us, at the provider); notice: it never lay there.
 -- `fingerprint`, `object_id`: identity without a UID; 0, NULL: not known. placeholder: headed | blind, NULL for the
 -- message itself. quarantine: 0 no, 1 by lists and rules, 2 only for lying in the provider's Junk; `reviewed_at`: when
--- a person released or confirmed it.
+-- a person released or confirmed it. note: one plain sentence that stands beside it (what a bounce means).
 CREATE TABLE message (
     id INTEGER PRIMARY KEY, touchpoint TEXT NOT NULL, origin TEXT NOT NULL, state TEXT NOT NULL,
     tries INTEGER NOT NULL, size INTEGER NOT NULL, internal_at INTEGER NOT NULL, arrived_at INTEGER NOT NULL,
     routed_at INTEGER, fingerprint INTEGER NOT NULL, object_id INTEGER, placeholder TEXT, message_id TEXT, class TEXT,
     subject TEXT, sender TEXT, sender_name TEXT, conversation INTEGER, quarantine INTEGER NOT NULL DEFAULT 0,
-    reviewed_at INTEGER, discarded INTEGER NOT NULL DEFAULT 0, trail TEXT);
+    reviewed_at INTEGER, discarded INTEGER NOT NULL DEFAULT 0, trail TEXT, note TEXT);
 CREATE INDEX message_arrived ON message (id) WHERE state = 'arrived';
 CREATE INDEX message_conversation ON message (conversation);
 CREATE INDEX message_fingerprint ON message (fingerprint);
@@ -91,21 +91,23 @@ CREATE INDEX entry_conversation ON entry (conversation);
 CREATE TABLE thread (key INTEGER PRIMARY KEY, conversation INTEGER NOT NULL);
 
 -- An accepted outbound message. kind: reply | auto-reply | notice. `answers`: the inbound message that it replies to.
+-- held: why it is not tried, NULL where it may be: person | restored. envid, ret (full | hdrs): RFC 3461 §4.3, §4.4.
 CREATE TABLE outbox (
     id INTEGER PRIMARY KEY, touchpoint TEXT NOT NULL, agent TEXT NOT NULL, kind TEXT NOT NULL,
     return_path TEXT NOT NULL, eight_bit INTEGER NOT NULL, smtputf8 INTEGER NOT NULL, message_id TEXT NOT NULL,
     subject TEXT NOT NULL, size INTEGER NOT NULL, accepted_at INTEGER NOT NULL, conversation INTEGER,
-    answers INTEGER);
+    answers INTEGER, held TEXT, envid TEXT, ret TEXT);
 CREATE INDEX outbox_conversation ON outbox (conversation) WHERE conversation IS NOT NULL;
 
 -- One recipient's fate. state: queued | sending | delivered | deferred | refused | uncertain | expired | cancelled
 -- attempts: how often this recipient was tried. attempt: number of the latest try among all tries of the message; it
--- names the try in our trace field, so no two tries of one message share it. waited: ms on the give-up clock.
--- next_attempt_at is NULL when no clock moves it (uncertain, settled).
+-- names the try in our trace field, so no two tries of one message share it. tried_at: when that try was claimed.
+-- waited: ms on the give-up clock. next_attempt_at is NULL when no clock moves it (held, uncertain, settled).
+-- notify: RFC 3461 §4.1 as the bits 1 success, 2 failure, 4 delay; 0 never, NULL not said. orcpt: as it was given.
 CREATE TABLE recipient (
     outbox INTEGER NOT NULL, number INTEGER NOT NULL, touchpoint TEXT NOT NULL, address TEXT NOT NULL,
     state TEXT NOT NULL, attempts INTEGER NOT NULL, attempt INTEGER NOT NULL, waited INTEGER NOT NULL,
-    next_attempt_at INTEGER, reply TEXT, settled_at INTEGER,
+    next_attempt_at INTEGER, reply TEXT, settled_at INTEGER, tried_at INTEGER, notify INTEGER, orcpt TEXT,
     PRIMARY KEY (outbox, number)) WITHOUT ROWID;
 -- One index for all that is open: what is due, what was sending at a crash, what `outbox list` shows. Its last two
 -- columns are there so that counting and recovering never touch the rows.
@@ -120,6 +122,42 @@ CREATE TABLE lane (
 CREATE TABLE sent (
     touchpoint TEXT NOT NULL, hour INTEGER NOT NULL, messages INTEGER NOT NULL,
     PRIMARY KEY (touchpoint, hour)) WITHOUT ROWID;
+
+-- A recipient whose fate evidence in the provider's Sent folder may settle. why: uncertain | restored. attempt: the try
+-- in doubt; of a restored one every later try. tried_at: when it was made. looks: how often we looked and saw nothing
+-- although a later message of ours was there; absent_at: when for the first time. next_at: of the next look.
+CREATE TABLE doubt (
+    outbox INTEGER NOT NULL, number INTEGER NOT NULL, touchpoint TEXT NOT NULL, why TEXT NOT NULL,
+    attempt INTEGER NOT NULL, tried_at INTEGER NOT NULL, looks INTEGER NOT NULL, absent_at INTEGER,
+    next_at INTEGER NOT NULL,
+    PRIMARY KEY (outbox, number)) WITHOUT ROWID;
+CREATE INDEX doubt_due ON doubt (touchpoint, next_at);
+
+-- A delivered message whose copy is still to be put into Sent, where the provider does not do it. attempt: the try
+-- that was accepted; its trace field is in the copy.
+CREATE TABLE copy (
+    outbox INTEGER PRIMARY KEY, touchpoint TEXT NOT NULL, attempt INTEGER NOT NULL, accepted_at INTEGER NOT NULL,
+    tries INTEGER NOT NULL, next_at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX copy_due ON copy (touchpoint, next_at);
+
+-- What agents submitted in the last day, by a hash of (agent, return path, recipients, bytes): a client that lost our
+-- 250 and comes again gets the first queue id.
+CREATE TABLE submitted (digest BLOB PRIMARY KEY, outbox INTEGER NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
+
+-- What a provider's EHLO said last. size: bytes, NULL: it did not say.
+CREATE TABLE offer (
+    touchpoint TEXT PRIMARY KEY, size INTEGER, eight_bit INTEGER NOT NULL, smtputf8 INTEGER NOT NULL,
+    dsn INTEGER NOT NULL, seen_at INTEGER NOT NULL) WITHOUT ROWID;
+
+-- Addresses that bounced for good. text: one plain sentence; outbox: what bounced, NULL: not known.
+CREATE TABLE hard_bounce (
+    touchpoint TEXT NOT NULL, address TEXT NOT NULL, at INTEGER NOT NULL, text TEXT NOT NULL, outbox INTEGER,
+    PRIMARY KEY (touchpoint, address)) WITHOUT ROWID;
+
+-- Numbers that belong to the whole store: epoch (rises with each restore; folders' UIDVALIDITY is made of it),
+-- restored_at, backed_up_at (ms; of the backup that was restored), delayed (the youngest outgoing message that a notice
+-- of delay has been thought about).
+CREATE TABLE mark (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 
 -- What the gateway knows of an agent beyond the file. password_hash: stored by `passwd`.
 CREATE TABLE agent (login TEXT PRIMARY KEY, password_hash TEXT, last_login_at INTEGER, failures INTEGER NOT NULL)
