@@ -54,7 +54,11 @@ def refuse(db: sqlite3.Connection, items: Sequence[int]) -> Sequence[int]:
 
 @each
 def own(db: sqlite3.Connection, id: int) -> None:
-    db.execute("INSERT INTO outbox VALUES (?, 't', 'a', 'reply', '', 0, 0, '<m>', '', 1, 0, NULL, NULL)", (id,))
+    db.execute(
+        "INSERT INTO outbox (id, touchpoint, agent, kind, return_path, eight_bit, smtputf8, message_id, subject, size,"
+        " accepted_at) VALUES (?, 't', 'a', 'reply', '', 0, 0, '<m>', '', 1, 0)",
+        (id,),
+    )
 
 
 def keys(db: sqlite3.Connection) -> list[int]:
@@ -319,16 +323,7 @@ def test_orphans_of_an_interrupted_message_are_swept_at_the_next_start(open_stor
 
     trio.run(stage, 5)
     trio.run(stage, 6)
-    store.submit(
-        each(
-            lambda db, _: (
-                db.execute(
-                    "INSERT INTO outbox VALUES (6, 't', 'a', 'reply', '', 0, 0, '<m>', '', 1, 0, NULL, NULL)"
-                ).rowcount
-            )
-        ),
-        None,
-    ).result(10)
+    store.submit(own, 6).result(10)
     store.close()
     store = open_store()
     assert store.swept == 1
@@ -341,16 +336,7 @@ def test_ids_grow_and_are_never_used_again(open_store: Callable[..., Store]) -> 
     store = open_store(now_ms=lambda: clock[0])
     first, second = store.ids.next(), store.ids.next()
     assert second == first + 1
-    store.submit(
-        each(
-            lambda db, _: (
-                db.execute(
-                    "INSERT INTO outbox VALUES (?, 't', 'a', 'reply', '', 0, 0, '<m>', '', 1, 0, NULL, NULL)", (second,)
-                ).rowcount
-            )
-        ),
-        None,
-    ).result(10)
+    store.submit(own, second).result(10)
     store.close()
     clock[0] -= 3_600_000  # the clock was set back while the daemon was down
     store = open_store(now_ms=lambda: clock[0])
