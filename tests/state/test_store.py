@@ -195,7 +195,7 @@ def test_a_closed_store_says_so(open_store: Callable[..., Store]) -> None:
 
 
 def test_a_full_disk_refuses_with_cause_and_remedy_and_mends_itself(open_store: Callable[..., Store]) -> None:
-    store = open_store(tuning=Tuning(max_pages=40))
+    store = open_store(tuning=Tuning(max_pages=64))
     store.submit(put, (1, os.urandom(9000))).result(10)
     tickets = [store.submit(put, (number, os.urandom(9000))) for number in range(2, 200)]
     held = [1, *(number for number, ticket in enumerate(tickets, start=2) if _succeeded(ticket))]
