@@ -33,9 +33,10 @@ from gateway.inbound.intake import Intake
 from gateway.inbound.room import Room
 from gateway.model import to_ms
 from gateway.outbound import dispatcher, pool
+from gateway.outbound.offers import Offers
 from gateway.outbound.submission import SubmissionServer
 from gateway.rulebook import Rulebook
-from gateway.state import lanes, outbox
+from gateway.state import lanes, offers, outbox
 from gateway.state.lock import StateLock
 from gateway.state.store import Store
 from gateway.supervisor import Supervisor
@@ -144,7 +145,10 @@ class Daemon:
         self._workers = WorkerPool()
         self._supervisor = Supervisor(nursery, self._health)
         self._intake = Intake(store, self._current)
-        self._submission = SubmissionServer(self._current, store, self._workers, self._doorbell.ring)
+        self._offers = Offers(store, await store.read(offers.all_offers))
+        self._submission = SubmissionServer(
+            self._current, store, self._workers, self._doorbell.ring, offers=self._offers
+        )
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             nursery.start_soon(self._heed, signals)
             await self._recover()
@@ -243,6 +247,7 @@ class Daemon:
                     current=self._current,
                     doorbell=self._doorbell,
                     health=self._health,
+                    offers=self._offers,
                 )
 
         self._supervisor.start(touchpoint.id, kind, settings, run)

@@ -43,6 +43,11 @@ class Settings:
     policy: RetryPolicy
 
 
+Sign = Callable[[Claimed], Awaitable[bytes]]
+"""Returns a field that stands above our trace field (DKIM), "" for none. Raises Unavailable, with one line, where it
+should sign and cannot: then the lane is held and the mail waits."""
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """`now`: ms. `jitter` in [0, 1)."""
@@ -60,14 +65,15 @@ def letter_of(
     settings: Settings,
     now: int,
     read_chunk: Callable[[int], Awaitable[bytes | None]],
+    signature: bytes = b"",
 ) -> Letter:
-    """Return what goes over the wire for these of the claimed recipients."""
+    """Return what goes over the wire for these of the claimed recipients. `signature`: a field, with its CRLF."""
     return Letter(
         claimed.return_path,
         tuple(recipients),
         claimed.eight_bit,
         claimed.smtputf8,
-        trace_field(settings.hostname, claimed.id, claimed.attempt, now),
+        signature + trace_field(settings.hostname, claimed.id, claimed.attempt, now),
         claimed.size,
         claimed.raw,
         read_chunk,

@@ -20,7 +20,8 @@ from gateway.config import Config, Touchpoint
 from gateway.doorbell import Doorbell
 from gateway.errors import Unavailable
 from gateway.health import Health
-from gateway.outbound.attempt import Settings
+from gateway.outbound.attempt import Settings, Sign
+from gateway.outbound.offers import Offers
 from gateway.outbound.outcome import Cause, Trouble
 from gateway.outbound.pool import Connected, Drained, Pool, Sent, Told
 from gateway.outbound.relay import Timeouts
@@ -46,15 +47,27 @@ async def run(
     current: Callable[[], Config],
     doorbell: Doorbell,
     health: Health,
+    offers: Offers | None = None,
+    sign: Sign | None = None,
     policy: RetryPolicy | None = None,
     timeouts: Timeouts | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Send a touchpoint's mail until cancelled; then attempts in flight are ended and recorded, within a bound.
 
-    Settings are those given; new ones need a new task. `policy`: for tests; else that of the configuration.
+    Settings are those given; new ones need a new task. `offers`: hears what the provider takes. `sign`: called in the
+    asyncio thread. `policy`: for tests; else that of the configuration.
     """
-    await _Dispatcher(touchpoint, bridge, store, current, doorbell, health, policy, timeouts).run(task_status)
+    pool = Pool(
+        store,
+        lambda told: bridge.post(dispatcher.heard, told),
+        ring=lambda: doorbell.ring(f"mailbox {touchpoint.id}"),
+        offers=offers,
+        sign=sign,
+        timeouts=timeouts,
+    )
+    dispatcher = _Dispatcher(touchpoint, bridge, store, current, doorbell, health, policy, pool)
+    await dispatcher.run(task_status)
 
 
 class _Dispatcher:
@@ -67,7 +80,7 @@ class _Dispatcher:
         doorbell: Doorbell,
         health: Health,
         policy: RetryPolicy | None,
-        timeouts: Timeouts | None,
+        pool: Pool,
     ) -> None:
         self._touchpoint = touchpoint
         self._id = touchpoint.id
@@ -77,7 +90,7 @@ class _Dispatcher:
         self._doorbell = doorbell
         self._health = health
         self._policy = policy
-        self._pool = Pool(store, lambda told: bridge.post(self._heard, told), timeouts=timeouts)
+        self._pool = pool
         self._not_before: int | None = None
 
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
@@ -151,7 +164,7 @@ class _Dispatcher:
 
     # --- what people see ---------------------------------------------------------------------------------------------
 
-    def _heard(self, told: Told) -> None:
+    def heard(self, told: Told) -> None:
         """From the pool, while it is at work."""
         match told:
             case Connected(host):

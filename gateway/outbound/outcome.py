@@ -27,6 +27,9 @@ class Cause(StrEnum):
     UNREACHABLE = "unreachable"
     THROTTLED = "throttled"
     QUOTA = "quota"
+    FULL = "mailbox-full"
+    BLOCKED = "blocked"
+    DKIM = "dkim"
 
 
 @dataclass(frozen=True, slots=True)

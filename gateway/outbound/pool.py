@@ -30,6 +30,7 @@ from gateway.model import Fate, Outcome, Phase, from_ms, show_id
 from gateway.outbound.attempt import (
     Moment,
     Settings,
+    Sign,
     change_of,
     conclude,
     letter_of,
@@ -40,6 +41,7 @@ from gateway.outbound.attempt import (
     wants_notice,
 )
 from gateway.outbound.links import IDLE_SECONDS, Links, Stopped
+from gateway.outbound.offers import Offers
 from gateway.outbound.outcome import Cause, Decision, Judged, Trouble, Wait, decide, defer_for, refuse_all
 from gateway.outbound.relay import Link, NoLink, Timeouts
 from gateway.outbound.schedule import ladder_ms
@@ -81,13 +83,19 @@ class Drained:
 
 
 class Pool:
-    """See the module. All methods belong to the asyncio thread; `tell` is called there."""
+    """See the module. All methods belong to the asyncio thread; what it calls is called there.
+
+    `ring`: there is something for the touchpoint's mailbox to look at. `sign`: see `attempt.Sign`.
+    """
 
     def __init__(
         self,
         store: Store,
         tell: Callable[[Told], None],
         *,
+        ring: Callable[[], None] = lambda: None,
+        offers: Offers | None = None,
+        sign: Sign | None = None,
         timeouts: Timeouts | None = None,
         idle_seconds: float = IDLE_SECONDS,
         stop_seconds: float = _STOP_SECONDS,
@@ -96,6 +104,9 @@ class Pool:
     ) -> None:
         self._store = store
         self._tell = tell
+        self._ring = ring
+        self._offers = offers
+        self._sign = sign
         self._links = Links(timeouts or Timeouts(), idle_seconds)
         self._stop_seconds = stop_seconds
         self._now_ms = now_ms
@@ -241,9 +252,12 @@ class Pool:
                 return True
             return False
 
-        letter = letter_of(claimed, addresses, self._of, self._now_ms(), read_chunk)
+        signature, unsigned = await self._signature(claimed)
+        letter = letter_of(claimed, addresses, self._of, self._now_ms(), read_chunk, signature)
         if not wanted:
             decision = Decision((), None, True, False)
+        elif unsigned is not None:
+            decision = Decision((defer_for(unsigned, Phase.MAIL),) * len(wanted), unsigned, True, False)
         elif (refusal := link.refusal(letter)) is not None:
             decision = refuse_all(len(wanted), Phase.MAIL, refusal)
         else:
@@ -260,6 +274,14 @@ class Pool:
         for index, one in zip(wanted, decision.judged, strict=True):
             known[index] = one
         return [one for one in known if one is not None], begun, decision, fault
+
+    async def _signature(self, claimed: Claimed) -> tuple[bytes, Trouble | None]:
+        if self._sign is None:
+            return b"", None
+        try:
+            return await self._sign(claimed), None
+        except Unavailable as error:
+            return b"", Trouble(LaneEvent.HOLD, Cause.DKIM, f"the message cannot be signed: {error}")
 
     async def _with_notice(self, done: Done, claimed: Claimed, judged: Sequence[Judged], relay: str) -> Done:
         head = claimed.raw
@@ -282,7 +304,8 @@ class Pool:
     def _want(self, link: Link | None) -> Want:
         # On a connection that has proven itself and takes DATA with the envelope, `sending` goes into the same commit:
         # the round trips in between are few, and each saved commit is one message a connection less in flight.
-        begin = link is not None and link.completed > 0 and link.offer.pipelining
+        # Not where we sign first: what takes its time, and may fail, comes before `sending`.
+        begin = self._sign is None and link is not None and link.completed > 0 and link.offer.pipelining
         return Want(
             self._of.touchpoint.id,
             self._now_ms(),
@@ -344,6 +367,8 @@ class Pool:
             stopping = defer_for(Trouble(LaneEvent.PAUSE, Cause.UNREACHABLE, "the gateway was stopping"), Phase.CONNECT)
             await self._step(Step(put_back(claimed, stopping, None, self._of, self._moment())))
             return None
+        if self._offers is not None:
+            self._offers.learn(claimed.touchpoint, link.offer.lasting)
         self._tell(Connected(link.server.host))
         return link
 

@@ -21,6 +21,7 @@ from gateway.connections.reach import dial, explain, is_about_certificate, root_
 from gateway.model import Phase, Reply
 from gateway.outbound.outcome import Cause, Transcript, Trouble, decide_greeting, decide_login
 from gateway.outbound.wire import LinkLost, Wire, as_transport, read_reply
+from gateway.state import offers
 from gateway.state.lifecycle import LaneEvent
 
 _SLICE: Final = 128 * 1024  # bytes of content between two looks at how much the server has read
@@ -63,12 +64,24 @@ class NoLink(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What the server's EHLO said. `size`: bytes of the largest message, None when it did not say."""
+    """What the server's EHLO said. `size`: bytes of the largest message, None when it did not say.
+
+    `recipients` and `domains` of one transaction, `mails` of one connection (RFC 9422): None when it did not say.
+    """
 
     pipelining: bool
     eight_bit: bool
     smtputf8: bool
     size: int | None
+    dsn: bool = False
+    recipients: int | None = None
+    mails: int | None = None
+    domains: int | None = None
+
+    @property
+    def lasting(self) -> offers.Offer:
+        """The part that the door wants to know beforehand."""
+        return offers.Offer(self.size, self.eight_bit, self.smtputf8, self.dsn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +207,22 @@ def _reply(code: int, text: str) -> Reply:
 
 def _offer(client: aiosmtplib.SMTP) -> Offer:
     size = client.esmtp_extensions.get("size", "").strip()
+    words = client.esmtp_extensions.get("limits", "").upper().split()
+    limits = {name: value for name, _, value in (word.partition("=") for word in words)}
     return Offer(
         client.supports_extension("pipelining"),
         client.supports_extension("8bitmime"),
         client.supports_extension("smtputf8"),
-        int(size) if size.isascii() and size.isdigit() and int(size) > 0 else None,  # 0: no limit (RFC 1870 §4)
+        _number(size),  # 0: no limit (RFC 1870 §4)
+        client.supports_extension("dsn"),
+        _number(limits.get("RCPTMAX", "")),
+        _number(limits.get("MAILMAX", "")),
+        _number(limits.get("RCPTDOMAINMAX", "")),
     )
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 and int(text) > 0 else None
 
 
 # --- one transaction -------------------------------------------------------------------------------------------------

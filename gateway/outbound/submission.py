@@ -23,6 +23,7 @@ from gateway.errors import Unavailable
 from gateway.outbound.acceptance import Acceptance, Workers
 from gateway.outbound.certificates import Certificates
 from gateway.outbound.dialog import HANDSHAKE_SECONDS, Dialog
+from gateway.outbound.offers import Offers
 from gateway.outbound.passwords import Login, Passwords
 from gateway.outbound.patience import Patience
 from gateway.state.store import Store
@@ -56,8 +57,10 @@ class SubmissionServer:
         workers: Workers,
         on_accepted: Callable[[str], None],
         passwords: Passwords | None = None,
+        offers: Offers | None = None,
     ) -> None:
         self._current = current
+        self._offers = offers  # what each touchpoint's provider takes; None: not known
         self.passwords = passwords or Passwords(current, store)
         self._owns_passwords = passwords is None
         self._door = Acceptance(current, store, workers, on_accepted)
