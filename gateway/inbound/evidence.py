@@ -1,0 +1,179 @@
+"""What lies in the provider's Sent folder, and what that says about attempts whose answer never came (DESIGN §5).
+
+Every attempt prepends a trace field that names it, `Received: by HOST (mail-gateway) id QUEUE-ID.ATTEMPT; DATE`. Only
+that proves anything: a Message-ID is the same in another recipient's attempt and in a copy that a client filed itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final, Literal, NamedTuple, Protocol
+
+from gateway.model import read_id, to_ms
+
+_MINUTE_MS: Final = 60_000
+_HOUR_MS: Final = 60 * _MINUTE_MS
+_DAY_MS: Final = 24 * _HOUR_MS
+
+# Two looks that see nothing have to be so far apart: providers file copies late now and then
+APART_MS: Final = 5 * _MINUTE_MS
+# When to look, by the age of the attempt; then hourly until it is five days old, as long as mail is tried, then daily
+LOOKS_MS: Final = (_MINUTE_MS, 5 * _MINUTE_MS, 15 * _MINUTE_MS, _HOUR_MS)
+HOURLY_MS: Final = _HOUR_MS
+DAILY_AFTER_MS: Final = 5 * _DAY_MS
+# A copy's INTERNALDATE is the server's clock, or the Date that the agent's client wrote
+SLACK_MS: Final = _HOUR_MS
+
+_MOST_TRACES: Final = 20  # of one message
+_NAME: Final = b"(mail-gateway)"
+_FOLD: Final = re.compile(rb"\r?\n[ \t]+")
+_FIELD: Final = re.compile(rb"^([!-9;-~]{1,100})[ \t]*:([^\r\n]*)", re.MULTILINE)
+# Linear: every run that could be given back is bounded, or ends where the next one cannot begin
+_TRACE: Final = re.compile(
+    rb"\bby[ \t]+[^ \t]{1,255}[ \t]+\(mail-gateway\)[ \t]+id[ \t]+([0-9a-z]{1,10})\.([0-9]{1,9})(?![0-9a-z.])"
+    rb"(?:[ \t]*;[ \t]*([^\r\n;]{0,64}))?",
+    re.IGNORECASE,
+)
+# What people write, and what is made of that: a customer's subject comes back in the agent's answer
+_WRITTEN: Final = re.compile(
+    rb"(?:.*(?:subject|topic)|comments|keywords|from|to|cc|bcc|sender|reply-to|message-id|in-reply-to|references"
+    rb"|content-.*)\Z",
+    re.IGNORECASE,
+)
+
+
+class Trace(NamedTuple):
+    """One attempt, as its trace field tells. `at`: when it was sent, by our clock; None where that cannot be read."""
+
+    queue_id: int
+    attempt: int
+    at: datetime | None
+
+
+def traces(header: bytes) -> list[Trace]:
+    """Return the attempts that a header names, whatever its fields are called by now and however they are folded.
+
+    A provider may rename `Received`; what people write (subjects, addresses) is not asked.
+    """
+    if _NAME not in header.lower():
+        return []
+    found: list[Trace] = []
+    for field in _FIELD.finditer(_FOLD.sub(b" ", header)):
+        if _NAME not in field[2].lower() or _WRITTEN.match(field[1]):
+            continue
+        for match in _TRACE.finditer(field[2]):
+            queue_id = read_id(match[1].decode("ascii"))
+            if queue_id is not None:
+                found.append(Trace(queue_id, int(match[2]), _read_date(match[3])))
+            if len(found) == _MOST_TRACES:
+                return found
+    return found
+
+
+def _read_date(text: bytes | None) -> datetime | None:
+    try:
+        at = parsedate_to_datetime((text or b"").decode("ascii"))
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError, TypeError, IndexError):
+        return None
+
+
+# --- what a look means -----------------------------------------------------------------------------------------------
+
+
+class Doubted(Protocol):
+    """A recipient whose fate is not known (`state.doubts.Doubt`). Times are ms.
+
+    `why`: uncertain: just this `attempt`; restored: every later one. `absent_at`: when nothing was seen for the first
+    time, although a later message was; None: not yet. `recipients_of_message`: how many there are beside this one, and
+    this one.
+    """
+
+    @property
+    def outbox(self) -> int: ...
+    @property
+    def why(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def tried_at(self) -> int: ...
+    @property
+    def absent_at(self) -> int | None: ...
+    @property
+    def recipients_of_message(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What one look saw. `attempts`: by queue id. `latest_at` (ms): of the youngest attempt that was seen, 0 for none.
+
+    `complete`: everything was looked at that could be the copy.
+    """
+
+    attempts: dict[int, frozenset[int]]
+    latest_at: int
+    complete: bool
+
+    @classmethod
+    def of(cls, seen: Iterable[Trace], complete: bool) -> Sight:
+        attempts: dict[int, set[int]] = {}
+        latest_at = 0
+        for trace in seen:
+            attempts.setdefault(trace.queue_id, set()).add(trace.attempt)
+            if trace.at is not None:
+                latest_at = max(latest_at, to_ms(trace.at))
+        return cls({id: frozenset(numbers) for id, numbers in attempts.items()}, latest_at, complete)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """It is known. `sent`: a copy carries this attempt's trace; else the attempt never reached the provider."""
+
+    sent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """It is not known. `absent`: nothing was seen although a later message was. `next_at` (ms): of the next look."""
+
+    absent: bool
+    next_at: int
+    because: Literal["no copy", "nothing later", "not all seen", "sent to some", "no copies kept"]
+
+
+def judge(doubt: Doubted, sight: Sight, now: int, provider_files: bool) -> Settled | Open:
+    """Return what a look at Sent means for a recipient. `provider_files`: whether the provider keeps copies at all.
+
+    Absence counts where the provider keeps copies, after two looks at least five minutes apart, each with a later
+    message of the same touchpoint in sight: so the folder is the right one, its traces can be read, and what was sent
+    since has come there.
+    """
+    seen = sight.attempts.get(doubt.outbox, frozenset())
+    if doubt.why == "uncertain":
+        if doubt.attempt in seen:
+            return Settled(sent=True)
+    elif any(attempt > doubt.attempt for attempt in seen):
+        if doubt.recipients_of_message == 1:
+            return Settled(sent=True)
+        # To whom that attempt went stood in the store that is lost
+        return Open(False, _next_look(doubt.tried_at, now), "sent to some")
+    if not provider_files:
+        return Open(False, _next_look(doubt.tried_at, now), "no copies kept")
+    if not sight.complete:
+        return Open(False, _next_look(doubt.tried_at, now), "not all seen")
+    if sight.latest_at <= doubt.tried_at:
+        return Open(False, _next_look(doubt.tried_at, now), "nothing later")
+    if doubt.absent_at is not None and now - doubt.absent_at >= APART_MS:
+        return Settled(sent=False)
+    return Open(True, (now if doubt.absent_at is None else doubt.absent_at) + APART_MS, "no copy")
+
+
+def _next_look(tried_at: int, now: int) -> int:
+    for age in LOOKS_MS:
+        if tried_at + age > now:
+            return tried_at + age
+    return now + (HOURLY_MS if now - tried_at < DAILY_AFTER_MS else _DAY_MS)
