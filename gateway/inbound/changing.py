@@ -1,21 +1,28 @@
-"""What we change at the provider: flags, and the folder that a message lies in. Never a bare EXPUNGE.
+"""What we change at the provider: flags, the folder that a message lies in, copies that we lay down. Never a bare
+EXPUNGE.
 
-The folder must have been selected for writing. Everything here may be repeated: a flag that is set stays set, and a
-message that has been moved is no longer there to be moved.
+For flags and moves the folder must have been selected for writing, and both may be repeated: a flag that is set stays
+set, and a message that has been moved is no longer there to be moved. A copy that is laid down twice lies there twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
 
 from gateway.errors import Unavailable
 from gateway.inbound.dialog import NoFolder, NotGiven, NotOffered
 from gateway.inbound.framing import Response
+from gateway.inbound.names import MONTHS
 from gateway.inbound.naming import Naming
 from gateway.inbound.protocol import Answer
 from gateway.inbound.reply import read_copied
 from gateway.text import clean
+
+_AT_ONCE_BYTES: Final = 4096  # what LITERAL- takes unasked (RFC 7888 §5); whatever is larger may be refused first
+_SLOWEST_BYTES_PER_SECOND: Final = 8 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,37 @@ class Changing(Naming):
             raise HalfMoved(str(error), moved) from error
         return moved
 
+    async def append(
+        self, folder: str, chunks: AsyncIterator[bytes], size: int, at: datetime, flags: Sequence[str] = ("\\Seen",)
+    ) -> None:
+        """Lay a message of `size` bytes, CRLF, into a folder, which need not be open, with `at` as INTERNALDATE.
+
+        `chunks` is asked for a piece at a time, and for none before the server wants them. Raises NoFolder when the
+        folder is not there, NotGiven when the server says no (full, too large), Unavailable when the session is lost:
+        then the message may lie there or not.
+        """
+        most = self._append_limit
+        if most is not None and size > most:
+            raise NotGiven(f"{self._server} takes messages of {most} bytes at most, and this one has {size}")
+        offers = self.capabilities & {"LITERAL+", "LITERAL-", "IMAP4REV2"}
+        with self._named():
+            answer = await self._wire.send_literal(
+                "APPEND", self._folder_argument(folder), f"({' '.join(flags)})", f'"{_internaldate(at)}"',
+                chunks=chunks, size=size, waits=not (offers and size <= _AT_ONCE_BYTES), quiet=self._answer_seconds,
+                total=10 * self._answer_seconds + size / _SLOWEST_BYTES_PER_SECOND,
+            )  # fmt: skip
+        if not answer.ok:
+            says = f"{self._server} does not take a copy into {folder!r}: {clean(answer.text)}"
+            if answer.code == b"OVERQUOTA" and "quota" not in says.lower():
+                says += " (the mailbox is full)"
+            raise NoFolder(says) if answer.code in (b"TRYCREATE", b"NONEXISTENT") else NotGiven(says)
+
+    @property
+    def _append_limit(self) -> int | None:
+        """Bytes of the largest message that APPEND takes, where the server says so (RFC 7889)."""
+        said = [name.removeprefix("APPENDLIMIT=") for name in self.capabilities if name.startswith("APPENDLIMIT=")]
+        return min((int(number) for number in said if number.isdigit() and len(number) < 16), default=None)
+
     async def _expunge(self, text: str) -> Answer:
         answer = await self._run("EXPUNGE", text, by_uid=True)
         if not answer.ok and answer.cut is None:
@@ -119,3 +157,9 @@ class Changing(Naming):
 
         await self._in_batches(uids, transfer, found=went.keys())
         return Moved(uidvalidity, went)
+
+
+def _internaldate(at: datetime) -> str:
+    """Return a time as APPEND wants it (RFC 9051 §9, date-time), whatever the locale."""
+    at = at.astimezone(UTC)
+    return f"{at.day:2}-{MONTHS[at.month - 1]}-{at:%Y %H:%M:%S} +0000"

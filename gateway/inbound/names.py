@@ -1,4 +1,4 @@
-"""Folders as IMAP names and describes them; without I/O.
+"""Folders, and months, as IMAP names and describes them; without I/O.
 
 Names are modified UTF-7 (RFC 3501 §5.1.3), or UTF-8 where the server has agreed to it (RFC 6855). There are servers
 that send neither: then the name is what can be read of it.
@@ -23,6 +23,7 @@ _NAME_BYTES: Final = 16 * 1024  # of a LIST or STATUS response: what is longer n
 _MOST_ATTRIBUTES: Final = 16
 _MOST_ITEMS: Final = 20
 _STATUS: Final = re.compile(rb"\(([^()]*)\) *\Z")
+MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")  # in dates
 _SHIFTED: Final = re.compile(r"&([^-]*)-")
 _BASE64: Final = re.compile(r"[A-Za-z0-9+,]*\Z")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -94,6 +94,8 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
         self.heard_at = time.monotonic()
         self.goodbye: str | None = None  # the text of BYE
         self._leaving = False  # what is written may still go out
+        self._may_write = asyncio.Event()
+        self._may_write.set()
 
     # --- asyncio's side ----------------------------------------------------------------------------------------------
 
@@ -134,6 +136,12 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
         if self._reading_later:
             self._read(time.monotonic() + _SLICE_SECONDS)
 
+    def pause_writing(self) -> None:
+        self._may_write.clear()
+
+    def resume_writing(self) -> None:
+        self._may_write.set()
+
     def eof_received(self) -> bool | None:
         self._read(None)
         self.cut("the server closed the connection")
@@ -157,6 +165,7 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
                 waiting.set_exception(self.cause)
                 waiting.exception()  # seen: nobody may be waiting, and that is no reason for a warning
         self._stir.set()
+        self._may_write.set()
         transport = cast(Any, self.transport)
         if transport is not None and not self._leaving:
             transport.abort()
@@ -282,6 +291,50 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
         finally:
             self._command = None
             self._framer.literal_bytes = self._usual_literal
+
+    async def send_literal(
+        self, name: str, *args: str, chunks: AsyncIterator[bytes], size: int, waits: bool, quiet: float, total: float
+    ) -> Answer:
+        """Run a command that ends in a literal of `size` bytes, which come in `chunks`; return its tagged answer.
+
+        `waits`: the server is asked before the bytes are sent, and may say no; else they follow at once (RFC 7888). No
+        more than a chunk and what the socket takes is in memory. Raises as `execute`, and what `chunks` raises, or
+        Malformed when they are not `size` bytes; the connection is cut then, for the stream is out of step.
+        """
+        command = self._begin(name, (*args, f"{{{size}}}" if waits else f"{{{size}+}}"), False, None, (), 0)
+        begun = time.monotonic()
+        try:
+            if waits:
+                async with asyncio.timeout(quiet):
+                    await self._first(command.continued.wait(), command.answer)
+            if not command.answer.done() or not waits:
+                # An answer that comes too early changes nothing: the server has been promised so many bytes
+                async for chunk in chunks:
+                    size -= len(chunk)
+                    if size < 0:
+                        break
+                    await self._write_within(chunk, min(quiet, begun + total - time.monotonic()))
+                if size:
+                    raise Malformed("a literal that is not as long as was said")
+                self.write(b"\r\n")
+                await self._wait(command.answer, quiet, total, name)
+            return command.answer.result()
+        except TimeoutError:
+            self.cut(f"no answer to {name}")
+            raise Unavailable(f"{name}: the server does not take what we send") from None
+        except BaseException:
+            self.cut(f"{name} was given up")
+            raise
+        finally:
+            self._command = None
+
+    async def _write_within(self, chunk: bytes, seconds: float) -> None:
+        """Send bytes, and wait until the socket has taken most of them. Raises TimeoutError, Unavailable."""
+        if self.cause is not None:
+            raise self.cause
+        self.write(chunk)
+        async with asyncio.timeout(max(0.0, seconds)):
+            await self._may_write.wait()
 
     async def idle(self, seconds: float, answer_within: float = 30.0) -> Answer:
         """Run IDLE until the server stirs or `seconds` have passed; return its tagged answer."""

@@ -18,6 +18,7 @@ from gateway.text import clean
 # Slower than this a provider does not send on purpose; it bounds a server that drips bytes to keep us busy
 _SLOWEST_BYTES_PER_SECOND: Final = 8 * 1024
 _HEADED_BYTES: Final = 4 * 1024
+_HEADER_BYTES: Final = 16 * 1024  # of a whole one, as a rule
 _FEW: Final = 5_000  # messages that may be listed without having been counted before
 
 
@@ -114,6 +115,18 @@ class Reading(Searching):
         found, refusal = await self._collect(uids, items, read_headed, len(uids) * _HEADED_BYTES, loose=True)
         if refusal is not None and self._stop_asking_for_own_ids():
             return await self.headed(uids, fields)
+        if refusal is not None:
+            raise self._trouble(refusal)
+        return [found[uid] for uid in uids if uid in found]
+
+    async def headers(self, uids: Sequence[int], most_bytes: int) -> list[Fetched]:
+        """Return the headers of those of `uids` (ascending) that are there, each cut off after `most_bytes`.
+
+        Raises NotGiven when the server says NO, if only to one of them.
+        """
+        items = f"(UID BODY.PEEK[HEADER]<0.{most_bytes}>)"
+        expected = len(uids) * min(most_bytes, _HEADER_BYTES)
+        found, refusal = await self._collect(uids, lambda: items, read_head, expected, loose=True)
         if refusal is not None:
             raise self._trouble(refusal)
         return [found[uid] for uid in uids if uid in found]

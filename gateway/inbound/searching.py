@@ -13,8 +13,8 @@ from datetime import date
 from typing import Final
 
 from gateway.errors import Unavailable
-from gateway.inbound.dialog import Dialog
-from gateway.inbound.names import can_be_quoted, quote
+from gateway.inbound.dialog import Dialog, NotGiven
+from gateway.inbound.names import MONTHS, can_be_quoted, quote
 from gateway.inbound.protocol import Answer
 from gateway.inbound.uids import LARGEST_UID, Run, Sieve
 from gateway.text import clean
@@ -27,7 +27,6 @@ _MOST_ASKED: Final = 10_000
 _MOST_NAMESAKES: Final = 1_000
 _SLICE: Final = 10_000  # UIDs handled before others get their turn
 _UID_BYTES: Final = 11
-_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 class Searching(Dialog):
@@ -45,17 +44,37 @@ class Searching(Dialog):
 
     async def uids_since(self, day: date) -> list[int]:
         """Return the UIDs of messages with an INTERNALDATE on or after `day` (the server's calendar), ascending."""
-        return await self._look_through(1, None, f" SINCE {day.day}-{_MONTHS[day.month - 1]}-{day.year}")
+        return await self._look_through(1, None, _since(day))
+
+    async def newest(self, count: int) -> list[int]:
+        """Return the UIDs of the last `count` messages, ascending, without listing a large folder for it."""
+        width, low = max(count, self._width(count)), self._uidnext or LARGEST_UID
+        found: list[int] = []
+        while len(found) < min(count, self._count) and low > 1:
+            low = max(1, low - width)
+            width *= 8
+            found = await self._look_through(low, None, "")
+        return found[-count:]
 
     async def with_message_id(self, message_id: str) -> list[int]:
         """Return the UIDs in the open folder of messages with this Message-ID; none where it cannot be asked for.
 
         Of more than 1,000 the first. In one question: a server may look through the whole folder for it.
         """
-        if not can_be_quoted(message_id):
+        return await self.with_field("Message-ID", message_id)
+
+    async def with_field(self, name: str, text: str, since: date | None = None) -> list[int]:
+        """As `with_message_id`, for messages with a header field that holds `text`, in any case, and an INTERNALDATE
+        on or after `since`. Raises NotGiven where the server does not search for it."""
+        if not can_be_quoted(text):
             return []
-        criteria = f" HEADER Message-ID {quote(message_id)}"
-        return await self._look_through(1, None, criteria, _MOST_NAMESAKES, LARGEST_UID)
+        criteria = f"{_since(since) if since else ''} HEADER {name} {quote(text)}"
+        try:
+            return await self._look_through(1, None, criteria, _MOST_NAMESAKES, LARGEST_UID)
+        except Unavailable as error:
+            if self._wire.cause is None:  # it said no, and goes on
+                raise NotGiven(str(error)) from error
+            raise
 
     async def present(self, uids: Sequence[int]) -> list[int]:
         """Return those of `uids` (ascending) that the folder still has, whether or not the server can show them."""
@@ -168,6 +187,10 @@ class Searching(Dialog):
 
     def _more_than_asked(self) -> Unavailable:
         return Unavailable(f"{self._server} lists far more messages than it was asked for; we try again")
+
+
+def _since(day: date) -> str:
+    return f" SINCE {day.day}-{MONTHS[day.month - 1]}-{day.year}"
 
 
 def _halves(low: int, high: int) -> list[Run]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from datetime import date
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
@@ -76,6 +76,12 @@ words = st.sampled_from(
 )
 answers = st.lists(words, max_size=25).map(lambda said: b" ".join(said) + b"\r\nTAG OK done\r\n")
 
+
+async def literal(*chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
 QUESTIONS: dict[str, Callable[[Session], Awaitable[Any]]] = {
     "folders": lambda session: session.folders(),
     "status": lambda session: session.status("Junk"),
@@ -83,6 +89,10 @@ QUESTIONS: dict[str, Callable[[Session], Awaitable[Any]]] = {
     "uids": lambda session: session.uids(1),
     "uids_since": lambda session: session.uids_since(date(2026, 7, 17)),
     "with_message_id": lambda session: session.with_message_id("<1@x>"),
+    "with_field": lambda session: session.with_field("Received", "x.1", date(2026, 7, 17)),
+    "newest": lambda session: session.newest(3),
+    "headers": lambda session: session.headers([1, 2, 3, 5], 1000),
+    "append": lambda session: session.append("Sent", literal(b"Subject: x", b"\r\n\r\n"), 14, datetime.now(UTC)),
     "present": lambda session: session.present([1, 2, 3, 5]),
     "listed_above": lambda session: session.listed_above(0),
     "listed": lambda session: session.listed([1, 2, 3, 5]),
@@ -112,7 +122,7 @@ def test_whatever_comes_a_session_answers_or_is_unavailable(question: str, said:
             ended = str(error)
         assert "\n" not in ended
         if not ended:
-            if question in ("present", "listed", "headed", "fetch"):
+            if question in ("present", "listed", "headed", "headers", "fetch"):
                 uids = [getattr(item, "uid", item) for item in found]
                 assert set(uids) <= {1, 2, 3, 5}
                 assert uids == sorted(set(uids))

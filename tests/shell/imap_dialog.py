@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,6 +16,15 @@ if TYPE_CHECKING:
     from tests.shell.imap_script import ImapServer, Letter, Peer
 
 HIGHEST = 2**32 - 1
+
+
+def field_holds(raw: bytes, name: str, text: str) -> bool:
+    """As SEARCH HEADER: whether a field of that name holds the text, in any case; folding does not matter."""
+    head = re.sub(rb"\r\n[ \t]", b" ", raw.partition(b"\r\n\r\n")[0])
+    return any(
+        line.lower().startswith(f"{name.lower()}:".encode()) and text.lower().encode() in line.lower()
+        for line in head.split(b"\r\n")
+    )
 
 
 class Dialog:
@@ -68,6 +78,7 @@ class Dialog:
                 "LIST": self.list_folders,
                 "STATUS": self.status,
                 "CREATE": self.create,
+                "APPEND": self.append,
                 "IDLE": self.idle,
                 "UID SEARCH": self.search,
                 "UID FETCH": self.fetch,
@@ -175,9 +186,11 @@ class Dialog:
         if "UID" in words[2:]:
             uids = self.matching(words[words.index("UID", 2) + 1])
         uids, code = self.within_limit(uids)
-        if match := re.search(r'HEADER Message-ID "([^"]*)"', command):
-            wanted = f"\r\nMessage-ID: {match[1]}\r\n".encode()
-            uids = [uid for uid in uids if wanted in self.letters[uid].raw]
+        if match := re.search(r'HEADER (\S+) "([^"]*)"', command):
+            uids = [uid for uid in uids if field_holds(self.letters[uid].raw, match[1], match[2])]
+        if match := re.search(r"SINCE (\S+)", command):
+            since = datetime.strptime(match[1], "%d-%b-%Y").date()
+            uids = [uid for uid in uids if self.letters[uid].day >= since]
         if "RETURN" in words:
             found = f" ALL {','.join(map(str, uids))}" if uids else ""
             await self.peer.say(f'* ESEARCH (TAG "{tag}") UID{found}', *await self.news(), f"{tag} OK {code}")
@@ -247,6 +260,25 @@ class Dialog:
             return
         self.server.folders[name] = {}
         await self.peer.say(f"{tag} OK made")
+
+    async def append(self, tag: str, command: str) -> None:
+        match = re.search(r'\(([^)]*)\) "([^"]*)" \{(\d+)(\+?)\}$', command)
+        assert match, command
+        name = self.folder_named(command)
+        if name is None and not match[4]:
+            await self.peer.say(f"{tag} NO [TRYCREATE] no such folder")
+            return
+        if not match[4]:
+            await self.peer.say("+ go on")
+        raw = await self.peer.exactly(int(match[3]))
+        if len(raw) < int(match[3]) or await self.peer.line() != "":
+            return  # the client has left in the middle, or is out of step: nothing is kept
+        if name is None:
+            await self.peer.say(f"{tag} NO [TRYCREATE] no such folder")
+            return
+        uid = self.server.lay_down(name, raw, internal=match[2], flags=set(match[1].split()))
+        uidvalidity = self.server.uidvalidities.get(name, self.server.uidvalidity)
+        await self.peer.say(*await self.news(), f"{tag} OK [APPENDUID {uidvalidity} {uid}] done")
 
     async def store(self, tag: str, command: str) -> None:
         if not self.writable:

@@ -7,6 +7,8 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from typing import Any
 
 import trio
 
@@ -93,6 +95,10 @@ class Letter:
     own_id: str = ""  # EMAILID or X-GM-MSGID, for the server that lists OBJECTID or X-GM-EXT-1
     envelope: bytes = b"(NIL NIL NIL NIL NIL NIL NIL NIL NIL NIL)"
 
+    @property
+    def day(self) -> date:
+        return datetime.strptime(self.internal.strip()[:11], "%d-%b-%Y").date()
+
     def again(self) -> Letter:
         """Return a copy, for another place."""
         return replace(self, flags=set(self.flags))
@@ -146,6 +152,14 @@ class ImapServer:
         async with self._news:
             self._news.notify_all()
         return uids
+
+    def lay_down(self, folder: str, raw: bytes, **about: Any) -> int:
+        """Put a message into a folder; return its UID. `about`: as of a Letter."""
+        uid = self.uidnext
+        self.folders[folder][uid] = Letter(raw, **about)
+        self.uidnext += 1
+        self.modseq += 1
+        return uid
 
     async def expunge(self, *uids: int, folder: str = "INBOX") -> None:
         for uid in uids:

@@ -29,7 +29,7 @@ def test_what_the_relay_writes_is_what_we_find() -> None:
     [
         b"Received: by gw.example (mail-gateway) id 1r7hq2x0.12; Mon, 23 Nov 2026 10:00:07 +0000\r\n",
         b"X-Received: by gw.example (mail-gateway) id 1r7hq2x0.12; Mon, 23 Nov 2026 10:00:07 +0000\r\n",
-        b"RECEIVED :by gw.example\r\n (Mail-Gateway)\r\n\tid\r\n  1R7HQ2X0.12\r\n ;\r\n\tMon, 23 Nov 2026\r\n 11:00:07 +0100",
+        b"RECEIVED :by gw.example\r\n (Mail-Gateway)\r\n\tid\r\n  1R7HQ2X0.12\r\n ;\r\n\tMon, 23 Nov 2026\r\n 10:00:07 +0",
         b"Subject: x\nReceived: by gw.example (mail-gateway) id 1r7hq2x0.12;\n\tMon, 23 Nov 2026 10:00:07 +0000\n",
         b"X-Old: from [10.0.0.1] by gw.example (mail-gateway) id 1r7hq2x0.12; 23 Nov 2026 10:00:07 -0000; more\r\n",
     ],
