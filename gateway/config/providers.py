@@ -24,7 +24,9 @@ RECONNECT_WITHOUT_TOKEN: Final = 12 * _HOUR
 @dataclass(frozen=True, slots=True)
 class Profile:
     """`imap`, `smtp`: None where the admin names them. `auth`: what the provider still accepts for mail.
-    `per_minute`, `per_day`, `per_connection`: messages out; `connections`: of SMTP at a time.
+    `per_minute`, `per_day`, `per_connection`: messages out; `connections`: of SMTP at a time. `recipients`: of one
+    transaction, None: what the server says, else 100. `size`: bytes of the largest message, where its EHLO has not yet
+    told. `refusals`: which table of `outbound.refusals` knows what it says.
 
     `idle`: whether IDLE is worth trying. `poll`: how often to look without believing it. `reconnect`: a planned new
     session; None: before the token runs out. `uid_only`: large folders are shown in part unless the client does
@@ -41,6 +43,9 @@ class Profile:
     per_minute: int | None = None
     per_day: int | None = None
     per_connection: int | None = None
+    recipients: int | None = None
+    size: int | None = None
+    refusals: str = "general"
     imap_connections: int = 2
     idle: bool = True
     renew_idle: timedelta = 9 * _MINUTE
@@ -61,6 +66,9 @@ def _yahoo(host: str) -> Profile:
         connections=1,
         per_day=480,
         per_connection=15,
+        recipients=100,
+        size=25_000_000,
+        refusals="yahoo",
         idle=False,
         renew_idle=3 * _MINUTE,
         poll=_MINUTE,
@@ -77,6 +85,9 @@ PROFILES: Final[Mapping[str, Profile]] = {
         smtp="smtp://smtp.office365.com",
         auth="oauth2",
         per_minute=25,
+        recipients=500,
+        size=35_000_000,
+        refusals="microsoft",
         reconnect=None,
         junk=("Junk Email", "Junk E-Mail", "Junk"),
         sent=("Sent Items", "Sent"),
@@ -89,6 +100,9 @@ PROFILES: Final[Mapping[str, Profile]] = {
         auth="oauth2",
         connections=1,
         per_day=1900,
+        recipients=100,
+        size=25_000_000,
+        refusals="gmail",
         imap_connections=3,
         reconnect=None,
         junk=("[Gmail]/Spam", "[Google Mail]/Spam"),
@@ -103,6 +117,9 @@ PROFILES: Final[Mapping[str, Profile]] = {
         smtp="smtp://smtp.mail.me.com",
         connections=1,
         per_day=950,
+        recipients=500,
+        size=20_000_000,
+        refusals="icloud",
         junk=("Junk",),
         sent=("Sent Messages", "Sent"),
     ),
@@ -124,5 +141,22 @@ PROFILES: Final[Mapping[str, Profile]] = {
         sent=("Sent", "Sent Items", "Sent Messages"),
     ),
 }
+
+_KNOWN_HOSTS: Final = {
+    "office365.com": "microsoft",
+    "outlook.com": "microsoft",
+    "gmail.com": "gmail",
+    "yahoo.com": "yahoo",
+    "aol.com": "yahoo",
+    "me.com": "icloud",
+}
+
+
+def refusals_of(profile: Profile, host: str) -> str:
+    """Return which table knows what the server at `host` says: a `custom` touchpoint may well be at a known one."""
+    if profile.refusals != "general":
+        return profile.refusals
+    return _KNOWN_HOSTS.get(".".join(host.lower().rsplit(".", 2)[-2:]), "general")
+
 
 NOT_YET = frozenset({"graph", "ews", "eas"})  # names that are spoken for

@@ -129,12 +129,13 @@ class _Composed(Model):
 
 
 class Pace(Model):
-    """Messages out. None: no limit known."""
+    """Messages out, and recipients of one transaction. None: no limit known."""
 
     connections: Count = 2
     per_minute: Count | None = None
     per_day: Count | None = None
     per_connection: Count | None = None
+    recipients: Count | None = None
 
 
 def _renewal(value: timedelta) -> timedelta:
@@ -332,7 +333,7 @@ def _with_profile(filled: dict[str, Any], profile: Profile) -> dict[str, Any]:
     filled.setdefault("sent_copy", _sent_copy(filled, profile))
     pace, watch = filled.get("pace", {}), filled.get("watch", {})
     if isinstance(pace, dict):
-        keys = ("connections", "per_minute", "per_day", "per_connection")
+        keys = ("connections", "per_minute", "per_day", "per_connection", "recipients")
         filled["pace"] = {key: getattr(profile, key) for key in keys} | pace
     if isinstance(watch, dict):
         filled["watch"] = _watch(profile, filled["auth"]) | watch

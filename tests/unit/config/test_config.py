@@ -88,23 +88,28 @@ def test_how_each_provider_is_watched(
 
 
 @pytest.mark.parametrize(
-    ("provider", "connections", "per_minute", "per_day", "per_connection"),
+    ("provider", "connections", "per_minute", "per_day", "per_connection", "recipients"),
     [
-        ("microsoft", 2, 25, None, None),
-        ("gmail", 1, None, 1900, None),
-        ("yahoo", 1, None, 480, 15),
-        ("aol", 1, None, 480, 15),
-        ("icloud", 1, None, 950, None),
-        ("fastmail", 2, None, None, None),
-        ("custom", 2, None, None, None),
+        ("microsoft", 2, 25, None, None, 500),
+        ("gmail", 1, None, 1900, None, 100),
+        ("yahoo", 1, None, 480, 15, 100),
+        ("aol", 1, None, 480, 15, 100),
+        ("icloud", 1, None, 950, None, 500),
+        ("fastmail", 2, None, None, None, None),
+        ("custom", 2, None, None, None, None),
     ],
 )
 def test_how_fast_each_provider_takes_mail(
-    provider: str, connections: int, per_minute: int | None, per_day: int | None, per_connection: int | None
+    provider: str,
+    connections: int,
+    per_minute: int | None,
+    per_day: int | None,
+    per_connection: int | None,
+    recipients: int | None,
 ) -> None:
     pace = Touchpoint.model_validate({"provider": provider, "address": "a@b.example", "name": "A"}).pace
     assert (pace.connections, pace.per_minute, pace.per_day) == (connections, per_minute, per_day)
-    assert pace.per_connection == per_connection
+    assert (pace.per_connection, pace.recipients) == (per_connection, recipients)
 
 
 def test_every_way_of_watching_may_be_overridden(tmp_path: Path) -> None:
