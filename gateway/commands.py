@@ -235,7 +235,7 @@ async def _outbox_show(desk: Desk, args: Args) -> Any:
 async def _outbox_retry(desk: Desk, args: Args) -> Any:
     touchpoint = _find_touchpoint(desk, args["touchpoint"]).id if args.get("touchpoint") is not None else None
     number = _id(args["id"], "outbox") if args.get("id") else None
-    retried = await desk.store.submit(outbox.retry, outbox.Retry(to_ms(datetime.now(UTC)), number, touchpoint))
+    retried = await desk.store.submit(outbox.retry, outbox.Ask(to_ms(datetime.now(UTC)), number, touchpoint))
     for touchpoint_id in retried.touchpoints:
         desk.ring(touchpoint_id)
     if number is not None and not retried.recipients:

@@ -290,7 +290,8 @@ class Pool:
             with suppress(Unavailable):  # the provider's answer is told, and recorded, also without our header
                 head = await self._store.read(outbox.read_chunk, claimed.id, 0) or b""
         ids = (self._store.ids.next(), self._store.ids.next())
-        return replace(done, notice=notice_of(claimed, judged, done, head, self._of, relay, ids))
+        notice = notice_of(claimed, judged, done, head, self._of, relay, ids)
+        return done if notice is None else replace(done, notices=(notice,))
 
     # --- claims ------------------------------------------------------------------------------------------------------
 

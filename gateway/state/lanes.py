@@ -56,15 +56,17 @@ class Lane:
         cause, detail = (self.cause, self.detail) if kept else (change.cause, change.detail)
         same = (self.state, self.cause) == (state, cause)
         probes = self.probes + 1 if same else 1
-        delay = change.delays[min(probes, len(change.delays)) - 1]
-        return Lane(
-            self.touchpoint, state, cause, detail, self.since_at if same else change.at, change.at + delay, probes
-        )
+        until_at = change.until
+        if until_at is None:
+            until_at = change.at + change.delays[min(probes, len(change.delays)) - 1]
+        return Lane(self.touchpoint, state, cause, detail, self.since_at if same else change.at, until_at, probes)
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something that happens to a lane. `at`: ms. `delays`: ms, the ladder until it is tried again."""
+    """Something that happens to a lane. `at`: ms. `delays`: ms, the ladder until it is tried again. `until` (ms): when
+    the provider said that it may be tried again; it is worth more than the ladder.
+    """
 
     touchpoint: str
     event: LaneEvent
@@ -72,6 +74,7 @@ class Change:
     cause: str | None = None
     detail: str | None = None
     delays: tuple[int, ...] = (5 * 60_000,)
+    until: int | None = None
 
 
 def look(db: sqlite3.Connection, touchpoints: Collection[str]) -> dict[str, Lane]:

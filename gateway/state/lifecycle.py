@@ -33,7 +33,7 @@ class Event(StrEnum):
     REFUSED = "refused"
     GAVE_UP = "gave-up"
     INTERRUPTED = "interrupted"  # cut behind the dot, or stopped before the answer was recorded (RFC 1047)
-    FOUND_SENT = "found-sent"  # evidence of this very attempt, or a person's word
+    FOUND_SENT = "found-sent"  # evidence of the attempt in doubt, or a person's word
     FOUND_ABSENT = "found-absent"  # proven not to have left, or a person wants it sent again
     DROPPED = "dropped"  # uncertain, and not worth a second try: automatic replies and notices
     CANCELLED = "cancelled"
@@ -48,6 +48,9 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
     **{(state, Event.REFUSED): State.REFUSED for state in _WAITING},
     **{(state, Event.GAVE_UP): State.EXPIRED for state in _WAITING},
     **{(state, Event.CANCELLED): State.CANCELLED for state in _WAITING},
+    # In a store that was restored from an old copy: it has been sent since, or is still to be sent.
+    **{(state, Event.FOUND_SENT): State.DELIVERED for state in _WAITING},
+    **{(state, Event.FOUND_ABSENT): state for state in _WAITING},
     # Committed before DATA, with the attempt and its next due time.
     **{(state, Event.DATA_BEGUN): State.SENDING for state in _WAITING},
     (State.SENDING, Event.ACCEPTED): State.DELIVERED,

@@ -158,6 +158,7 @@ CREATE TABLE hard_bounce (
 -- restored_at, backed_up_at (ms; of the backup that was restored), delayed (the youngest outgoing message that a notice
 -- of delay has been thought about).
 CREATE TABLE mark (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO mark (name, value) VALUES ('epoch', 1);
 
 -- What the gateway knows of an agent beyond the file. password_hash: stored by `passwd`.
 CREATE TABLE agent (login TEXT PRIMARY KEY, password_hash TEXT, last_login_at INTEGER, failures INTEGER NOT NULL)

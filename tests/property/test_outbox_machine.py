@@ -20,7 +20,7 @@ from gateway.model import OutboxKind, from_ms, show_id
 from gateway.state import lanes, outbox
 from gateway.state.lanes import Change
 from gateway.state.lifecycle import SETTLED, WAITING, Event, LaneEvent, State, move
-from gateway.state.outbox import Begin, Claimed, Done, Fated, Retry, Step, Want
+from gateway.state.outbox import Ask, Begin, Claimed, Done, Fated, Step, Want
 from gateway.state.store import Store, Tuning
 from tests.support.outgoing import TOUCHPOINT, accept
 
@@ -175,7 +175,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def person_retries(self, everything: bool) -> None:
         touched = {id for id, _ in self.model}
         id = None if everything or not touched else max(touched)
-        self.store.submit(outbox.retry, Retry(self.now, id)).result(30)
+        self.store.submit(outbox.retry, Ask(self.now, id)).result(30)
         waiting = [key for key, one in self.model.items() if one.state in WAITING and (id is None or key[0] == id)]
         for key in waiting:
             one = self.model[key]

@@ -25,7 +25,7 @@ from gateway.state import lanes, outbox
 from gateway.state.conversations import list_conversations
 from gateway.state.lanes import Change, Lane
 from gateway.state.lifecycle import LaneEvent, LaneState
-from gateway.state.outbox import Retry
+from gateway.state.outbox import Ask
 from gateway.state.store import Store
 from tests.support.outgoing import ADDRESS, AGENT, TOUCHPOINT, accept, counted, listed, raw_of, states
 from tests.support.scripted import CUT, HANG, Script, ScriptedProvider
@@ -98,7 +98,7 @@ class Rig:
 
     async def retry(self, id: int | None = None) -> None:
         now = round(datetime.now(UTC).timestamp() * 1000)
-        for touchpoint in (await self.store.submit(outbox.retry, Retry(now, id))).touchpoints:
+        for touchpoint in (await self.store.submit(outbox.retry, Ask(now, id))).touchpoints:
             self.doorbell.ring(touchpoint)
 
     async def lane(self) -> Lane:

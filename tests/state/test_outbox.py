@@ -16,7 +16,7 @@ from gateway.model import OutboxKind, from_ms, show_id, to_ms
 from gateway.state import lanes, outbox
 from gateway.state.lanes import Change
 from gateway.state.lifecycle import Event, LaneEvent, LaneState, State
-from gateway.state.outbox import Begin, Claimed, Done, Fated, Retry, Step, Want
+from gateway.state.outbox import Ask, Begin, Claimed, Done, Fated, Step, Want
 from gateway.state.queues import Notice
 from gateway.state.raw import chunk_key
 from gateway.state.store import Store
@@ -224,7 +224,7 @@ def test_data_begins_in_a_commit_of_its_own(store: Store) -> None:
 def test_a_claim_that_was_overtaken_begins_nothing(store: Store) -> None:
     id = accept(store, "b@clients.example", "c@clients.example")
     slow = claimed(store)
-    store.submit(outbox.retry, Retry(NOW + 1_000, id)).result(10)  # a person cannot wait for the dial
+    store.submit(outbox.retry, Ask(NOW + 1_000, id)).result(10)  # a person cannot wait for the dial
     fast = claimed(store)
     assert fast.attempt == 2
     assert not begin(store, slow)
@@ -303,7 +303,7 @@ def notice_about(of: Claimed, store: Store) -> Notice:
 def test_a_refusal_and_its_notice_are_one_transaction(store: Store) -> None:
     accept(store)
     one = claimed(store, replace(WANT, begin=True))
-    record(store, done(one, Event.REFUSED, notice=notice_about(one, store)))
+    record(store, done(one, Event.REFUSED, notices=(notice_about(one, store),)))
 
     def queues_of(db: sqlite3.Connection) -> list[tuple[str]]:
         return db.execute("SELECT queue FROM entry").fetchall()
@@ -316,7 +316,7 @@ def test_a_notice_that_cannot_be_stored_takes_the_refusal_back(store: Store) -> 
     accept(store)
     one = claimed(store, replace(WANT, begin=True))
     broken = replace(notice_about(one, store), subject=object())  # type: ignore[arg-type]  # SQLite refuses it
-    ticket = store.submit(outbox.step, Step(done(one, Event.REFUSED, notice=broken)))
+    ticket = store.submit(outbox.step, Step(done(one, Event.REFUSED, notices=(broken,))))
     with pytest.raises((sqlite3.Error, TypeError)):
         ticket.result(10)
     assert states(store) == ["sending"]
@@ -371,7 +371,7 @@ def test_what_a_person_holds_is_never_probed(store: Store) -> None:
     assert claim(store, replace(WANT, now=NOW + 10**12)) is None
     shut(store, LaneEvent.WORKED)
     shut(store, LaneEvent.PAUSE)
-    store.submit(outbox.retry, Retry(NOW + MINUTE)).result(10)
+    store.submit(outbox.retry, Ask(NOW + MINUTE)).result(10)
     assert claim(store, replace(WANT, now=NOW + MINUTE)) is None
     shut(store, LaneEvent.PERSON_RELEASES)
     assert claim(store, replace(WANT, now=NOW + MINUTE)) is not None
@@ -454,7 +454,7 @@ def put_off(store: Store, minutes: int) -> int:
 
 def test_retry_makes_waiting_mail_due_now_and_takes_the_wait_off_the_clock(store: Store) -> None:
     id = put_off(store, 30)
-    retried = store.submit(outbox.retry, Retry(NOW + 10 * MINUTE, id)).result(10)
+    retried = store.submit(outbox.retry, Ask(NOW + 10 * MINUTE, id)).result(10)
     assert (retried.recipients, retried.touchpoints) == (1, (TOUCHPOINT,))
     again = claimed(store, replace(WANT, now=NOW + 10 * MINUTE))
     assert again.recipients[0].waited == 10 * MINUTE  # of the 30 minutes it was to wait
@@ -463,17 +463,17 @@ def test_retry_makes_waiting_mail_due_now_and_takes_the_wait_off_the_clock(store
 def test_retry_takes_one_message_one_touchpoint_or_everything(store: Store) -> None:
     first, _ = put_off(store, 5), put_off(store, 5)
     shut_off = accept(store, touchpoint="billing")
-    assert store.submit(outbox.retry, Retry(NOW, first)).result(10).recipients == 1
-    assert store.submit(outbox.retry, Retry(NOW, touchpoint=TOUCHPOINT)).result(10).recipients == 2
-    everything = store.submit(outbox.retry, Retry(NOW)).result(10)
+    assert store.submit(outbox.retry, Ask(NOW, first)).result(10).recipients == 1
+    assert store.submit(outbox.retry, Ask(NOW, touchpoint=TOUCHPOINT)).result(10).recipients == 2
+    everything = store.submit(outbox.retry, Ask(NOW)).result(10)
     assert (everything.recipients, everything.touchpoints) == (3, ("billing", TOUCHPOINT))
-    assert store.submit(outbox.retry, Retry(NOW, shut_off + 1)).result(10).recipients == 0
+    assert store.submit(outbox.retry, Ask(NOW, shut_off + 1)).result(10).recipients == 0
 
 
 def test_retry_lets_a_lane_that_is_paused_or_held_be_tried_at_once(store: Store) -> None:
     put_off(store, 5)
     shut(store, LaneEvent.HOLD)
-    store.submit(outbox.retry, Retry(NOW + 1_000)).result(10)
+    store.submit(outbox.retry, Ask(NOW + 1_000)).result(10)
     assert claimed(store).probing == "login"
     look = store.read(outbox.outlook, TOUCHPOINT, NOW, None).result(10)
     assert look.lane.state is LaneState.HELD
@@ -482,9 +482,9 @@ def test_retry_lets_a_lane_that_is_paused_or_held_be_tried_at_once(store: Store)
 def test_retry_never_touches_what_is_uncertain_sending_or_settled(store: Store) -> None:
     accept(store)
     one = claimed(store, replace(WANT, begin=True))
-    assert store.submit(outbox.retry, Retry(NOW)).result(10).recipients == 0
+    assert store.submit(outbox.retry, Ask(NOW)).result(10).recipients == 0
     record(store, done(one, Event.INTERRUPTED))
-    assert store.submit(outbox.retry, Retry(NOW)).result(10).recipients == 0
+    assert store.submit(outbox.retry, Ask(NOW)).result(10).recipients == 0
     assert states(store) == ["uncertain"]
 
 
