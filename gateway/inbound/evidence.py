@@ -1,19 +1,17 @@
 """What lies in the provider's Sent folder, and what that says about attempts whose answer never came (DESIGN §5).
 
-Every attempt prepends a trace field that names it, `Received: by HOST (mail-gateway) id QUEUE-ID.ATTEMPT; DATE`. Only
-that proves anything: a Message-ID is the same in another recipient's attempt and in a copy that a client filed itself.
+Only the trace field of an attempt proves anything: a Message-ID is the same in another recipient's attempt and in a
+copy that a client filed itself.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Final, Literal, Protocol
 
-from gateway.model import read_id, to_ms
+from gateway.mime.trace import Trace
+from gateway.model import to_ms
 
 _MINUTE_MS: Final = 60_000
 _HOUR_MS: Final = 60 * _MINUTE_MS
@@ -27,62 +25,6 @@ HOURLY_MS: Final = _HOUR_MS
 DAILY_AFTER_MS: Final = 5 * _DAY_MS
 # A copy's INTERNALDATE is the server's clock, or the Date that the agent's client wrote
 SLACK_MS: Final = _HOUR_MS
-
-_MOST_TRACES: Final = 20  # of one message
-_NAME: Final = b"(mail-gateway)"
-_FOLD: Final = re.compile(rb"\r?\n[ \t]+")
-_FIELD: Final = re.compile(rb"^([!-9;-~]{1,100})[ \t]*:([^\r\n]*)", re.MULTILINE)
-# Linear: every run that could be given back is bounded, or ends where the next one cannot begin
-_TRACE: Final = re.compile(
-    rb"\bby[ \t]+[^ \t]{1,255}[ \t]+\(mail-gateway\)[ \t]+id[ \t]+([0-9a-z]{1,10})\.([0-9]{1,9})(?![0-9a-z.])"
-    rb"(?:[ \t]*;[ \t]*([^\r\n;]{0,64}))?",
-    re.IGNORECASE,
-)
-# What people write, and what is made of that: a customer's subject comes back in the agent's answer
-_WRITTEN: Final = re.compile(
-    rb"(?:.*(?:subject|topic)|comments|keywords|from|to|cc|bcc|sender|reply-to|message-id|in-reply-to|references"
-    rb"|content-.*)\Z",
-    re.IGNORECASE,
-)
-
-
-class Trace(NamedTuple):
-    """One attempt, as its trace field tells. `at`: when it was sent, by our clock; None where that cannot be read."""
-
-    queue_id: int
-    attempt: int
-    at: datetime | None
-
-
-def traces(header: bytes) -> list[Trace]:
-    """Return the attempts that a header names, whatever its fields are called by now and however they are folded.
-
-    A provider may rename `Received`; what people write (subjects, addresses) is not asked.
-    """
-    if _NAME not in header.lower():
-        return []
-    found: list[Trace] = []
-    for field in _FIELD.finditer(_FOLD.sub(b" ", header)):
-        if _NAME not in field[2].lower() or _WRITTEN.match(field[1]):
-            continue
-        for match in _TRACE.finditer(field[2]):
-            queue_id = read_id(match[1].decode("ascii"))
-            if queue_id is not None:
-                found.append(Trace(queue_id, int(match[2]), _read_date(match[3])))
-            if len(found) == _MOST_TRACES:
-                return found
-    return found
-
-
-def _read_date(text: bytes | None) -> datetime | None:
-    try:
-        at = parsedate_to_datetime((text or b"").decode("ascii"))
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError, TypeError, IndexError):
-        return None
-
-
-# --- what a look means -----------------------------------------------------------------------------------------------
 
 
 class Doubted(Protocol):
