@@ -55,6 +55,19 @@ class Delimiter(NamedTuple):
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
+class Bounds(NamedTuple):
+    """How far a scan goes. The defaults are for who has to find every part."""
+
+    depth: int = MAX_DEPTH
+    parts: int = MAX_PARTS
+    fields: int = MAX_FIELDS
+    header_bytes: int = MAX_HEADER_BYTES
+    false_delimiters: int = MAX_FALSE_DELIMITERS
+
+
+WHOLE: Final = Bounds()
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A message or a part of one. Offsets are into the bytes that were scanned.
@@ -98,14 +111,15 @@ class Part:
             yield from child.walk()
 
 
-def scan(raw: bytes) -> Part:
+def scan(raw: bytes, bounds: Bounds = WHOLE) -> Part:
     """Return the tree of a message with any line ends; never raises."""
-    return _Scan(raw).part(0, len(raw), len(raw), "text/plain", 0)
+    return _Scan(raw, bounds).part(0, len(raw), len(raw), "text/plain", 0)
 
 
 class _Scan:
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, raw: bytes, bounds: Bounds) -> None:
         self._raw = raw
+        self._bounds = bounds
         self._parts = 0
         self._false_delimiters = 0
 
@@ -128,7 +142,7 @@ class _Scan:
         content_type, parameters, encoding, disposition, filename = _describe(fields, default_type, defects)
         delimiters: tuple[Delimiter, ...] = ()
         children: tuple[Part, ...] = ()
-        if content_type.startswith("multipart/") and depth >= MAX_DEPTH:
+        if content_type.startswith("multipart/") and depth >= self._bounds.depth:
             defects.append("nested too deeply")
         elif content_type.startswith("multipart/"):
             delimiters, children = self._children(body, end, content_type, parameters, depth, defects)
@@ -142,9 +156,9 @@ class _Scan:
         if start == 0 and self._raw.startswith(b"From "):  # an mbox line that some client left in front
             position = (self._raw.find(b"\n", 0, end) + 1) or end
         fields: list[Field] = []
-        limit = min(end, start + MAX_HEADER_BYTES)
+        limit = min(end, start + self._bounds.header_bytes)
         while match := _FIELD.match(self._raw, position, limit):
-            if len(fields) == MAX_FIELDS or (match.end() == limit and limit < end):
+            if len(fields) == self._bounds.fields or (match.end() == limit and limit < end):
                 defects.append("header too long")
                 break
             name, value = match.groups()
@@ -169,7 +183,7 @@ class _Scan:
         for index, delimiter in enumerate(delimiters):
             if delimiter.closing:
                 break
-            if self._parts >= MAX_PARTS:
+            if self._parts >= self._bounds.parts:
                 defects.append("too many parts")
                 break
             if index + 1 < len(delimiters):
@@ -197,14 +211,14 @@ class _Scan:
                 line_end = end
             if raw[behind:line_end].strip(b" \t\r\n"):
                 self._false_delimiters += 1
-                if self._false_delimiters > MAX_FALSE_DELIMITERS:
+                if self._false_delimiters > self._bounds.false_delimiters:
                     defects.append("too many lines that look like delimiters")
                     return
                 position = behind
                 continue
             yield Delimiter(start, line_end, closing)
             found += 1
-            if closing or found > MAX_PARTS:
+            if closing or found > self._bounds.parts:
                 return
             position = line_end - 1  # two delimiters in a row share this line break
 
