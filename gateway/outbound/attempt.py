@@ -14,6 +14,7 @@ from typing import Final
 
 from gateway import events
 from gateway.config import Touchpoint
+from gateway.config.providers import refusals_of
 from gateway.model import Fate, OutboxKind, Phase, Reply, from_ms, show_id, to_ms
 from gateway.outbound.bounce import Failed, Original, compose_bounce
 from gateway.outbound.outcome import Cause, Decision, Judged, Trouble, Wait, refuse_all
@@ -42,6 +43,17 @@ class Settings:
     source_address: str
     policy: RetryPolicy
 
+    @property
+    def table(self) -> str:
+        """The table of `refusals` that knows what this touchpoint's provider says."""
+        host = self.touchpoint.smtp.host if self.touchpoint.smtp is not None else ""
+        return refusals_of(self.touchpoint.profile, host)
+
+    @property
+    def owes_copies(self) -> bool:
+        """Whether we put a copy of what was sent into Sent, because the provider does not."""
+        return self.touchpoint.sent_copy == "append" and self.touchpoint.imap is not None
+
 
 Sign = Callable[[Claimed], Awaitable[bytes]]
 """Returns a field that stands above our trace field (DKIM), "" for none. Raises Unavailable, with one line, where it
@@ -61,7 +73,7 @@ class Moment:
 
 def letter_of(
     claimed: Claimed,
-    recipients: Sequence[str],
+    recipients: Sequence[Recipient],
     settings: Settings,
     now: int,
     read_chunk: Callable[[int], Awaitable[bytes | None]],
@@ -70,13 +82,16 @@ def letter_of(
     """Return what goes over the wire for these of the claimed recipients. `signature`: a field, with its CRLF."""
     return Letter(
         claimed.return_path,
-        tuple(recipients),
+        tuple(recipient.address for recipient in recipients),
         claimed.eight_bit,
         claimed.smtputf8,
         signature + trace_field(settings.hostname, claimed.id, claimed.attempt, now),
         claimed.size,
         claimed.raw,
         read_chunk,
+        tuple(recipient.wish for recipient in recipients),
+        claimed.envid,
+        claimed.ret,
     )
 
 
@@ -91,6 +106,21 @@ def refuse_beforehand(address: str, smtputf8: bool) -> Judged | None:
     if is_sendable(address, smtputf8):
         return None
     return refuse_all(1, Phase.RCPT, Reply(553, "5.1.3", "the address cannot be written in an SMTP command")).judged[0]
+
+
+def part_of(addresses: Sequence[str], most: int | None, domains: int | None) -> list[int]:
+    """Return which recipients go into one transaction of a server that takes so many, of so many domains (RFC 9422
+    LIMITS; None: no word). At least one; the others follow in transactions of their own."""
+    chosen: list[int] = []
+    seen: set[str] = set()
+    for index, address in enumerate(addresses):
+        domain = address.rpartition("@")[2].lower()
+        if len(chosen) == most:
+            break
+        if domains is None or domain in seen or len(seen) < domains:
+            seen.add(domain)
+            chosen.append(index)
+    return chosen
 
 
 # --- what is recorded ------------------------------------------------------------------------------------------------
@@ -131,7 +161,7 @@ def _done(
     )
     return Done(
         claimed.id, claimed.touchpoint, claimed.attempt, claimed.kind, fated, at.now, counted, change,
-        answers=claimed.answers,
+        answers=claimed.answers, copies=counted and settings.owes_copies,
     )  # fmt: skip
 
 
@@ -143,7 +173,7 @@ def _fated(recipient: Recipient, judged: Judged, before: State, policy: RetryPol
         return Fated(recipient.number, before, event, said, None, recipient.waited)
     if judged.wait is Wait.CLOCK:
         waited = timedelta(milliseconds=recipient.waited)
-        following = next_attempt(policy, waited, from_ms(at.now), at.jitter)
+        following = next_attempt(policy, waited, from_ms(at.now), at.jitter, judged.asked)
         if following is None:
             return Fated(recipient.number, before, Event.GAVE_UP, said, None, recipient.waited)
         new_waited = round(following.waited.total_seconds() * 1000)
@@ -162,7 +192,14 @@ def change_of(trouble: Trouble, settings: Settings, at: Moment) -> lanes.Change:
     delays = policy.probe_delays if trouble.event is LaneEvent.HOLD else policy.dial_delays
     ladder = (_QUOTA_MS,) if trouble.cause is Cause.QUOTA else ladder_ms(delays, policy.spread, at.jitter)
     detail = clean(trouble.detail)
-    return lanes.Change(settings.touchpoint.id, trouble.event, at.now, trouble.cause.value, detail, ladder)
+    until = None if trouble.asked is None else at.now + round(trouble.asked.total_seconds() * 1000)
+    return lanes.Change(settings.touchpoint.id, trouble.event, at.now, trouble.cause.value, detail, ladder, until)
+
+
+def leaves_something_to_look_at(done: Done) -> bool:
+    """Return whether the mailbox has something to do now: evidence to find, a copy to file, an answer to mark."""
+    owed = done.counted and (done.copies or done.answers is not None)
+    return owed or any(fated.event is Event.INTERRUPTED for fated in done.fated)
 
 
 def wants_notice(claimed: Claimed, done: Done) -> bool:

@@ -228,6 +228,12 @@ def action_for(lane: Lane, touchpoint: Touchpoint) -> str:
             return f"at the provider, let {touchpoint.smtp_login} send as {touchpoint.address}, {then}"
         case Cause.SWITCHED_OFF:
             return f"at the provider, switch on SMTP with a login for {touchpoint.smtp_login}, {then}"
+        case Cause.FULL:
+            return f"make room in the mailbox of {touchpoint.smtp_login} (Sent, Deleted), {then}"
+        case Cause.BLOCKED:
+            return f"ask the provider why it blocks {touchpoint.smtp_login}, {then}"
+        case Cause.DKIM:
+            return f"mend the key that `dkim` names, {then}"
         case Cause.CERTIFICATE:
             return f"mend what the line says about the server's certificate, {then}"
         case Cause.UNREACHABLE:

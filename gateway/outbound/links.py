@@ -103,6 +103,7 @@ class Links:
             tls=tls,
             timeouts=self._timeouts,
             source_address=settings.source_address,
+            table=settings.table,
         )
 
     def take_idle(self, settings: Settings) -> Link | None:

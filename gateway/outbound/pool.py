@@ -33,9 +33,11 @@ from gateway.outbound.attempt import (
     Sign,
     change_of,
     conclude,
+    leaves_something_to_look_at,
     letter_of,
     log_attempt,
     notice_of,
+    part_of,
     put_back,
     refuse_beforehand,
     wants_notice,
@@ -50,6 +52,7 @@ from gateway.state.lifecycle import LaneEvent
 from gateway.state.outbox import Begin, Claimed, Done, Step, Want
 from gateway.state.store import Store
 
+_MOST_RECIPIENTS: Final = 100  # of one transaction, where nobody says more
 _STOP_SECONDS: Final = 15.0  # for attempts in flight, when we are told to stop; the daemon drains for 20
 _TELL_MS: Final = 1_000
 _STORE_SECONDS: Final = 1.0  # between two tries to record an outcome that the disk would not take
@@ -212,6 +215,8 @@ class Pool:
         want = self._want(link) if is_usable and goes_on and self._take_token() else None
         following = await self._step(Step(done, want))
         log_attempt(claimed, done, link.server.host)
+        if leaves_something_to_look_at(done):
+            self._ring()
         if done.counted:
             self._tell_sent(done.at)
         if decision.trouble is not None:
@@ -237,7 +242,12 @@ class Pool:
         the fault of ours that ended it, which must not keep what happened from being recorded."""
         known = [refuse_beforehand(recipient.address, claimed.smtputf8) for recipient in claimed.recipients]
         wanted = [index for index, one in enumerate(known) if one is None]
-        addresses = [claimed.recipients[index].address for index in wanted]
+        offer = link.offer
+        part = part_of([claimed.recipients[index].address for index in wanted], offer.recipients, offer.domains)
+        if len(part) < len(wanted):
+            later = Outcome(Fate.DEFERRED, Phase.RCPT, None, f"the server takes {len(part)} of them at a time")
+            known = [Judged(later, Wait.NOW) if one is None else one for one in known]
+            wanted = [wanted[index] for index in part]
         begun = set(range(len(known))) if claimed.begun else set()
         fault: Exception | None = None
 
@@ -252,8 +262,9 @@ class Pool:
                 return True
             return False
 
-        signature, unsigned = await self._signature(claimed)
-        letter = letter_of(claimed, addresses, self._of, self._now_ms(), read_chunk, signature)
+        signature, unsigned = await self._signature(claimed) if wanted else (b"", None)
+        recipients = [claimed.recipients[index] for index in wanted]
+        letter = letter_of(claimed, recipients, self._of, self._now_ms(), read_chunk, signature)
         if not wanted:
             decision = Decision((), None, True, False)
         elif unsigned is not None:
@@ -270,7 +281,7 @@ class Pool:
                 overtaken = Judged(Outcome(Fate.DEFERRED, Phase.RCPT, None, "tried again meanwhile"), Wait.NOW)
                 decision = Decision((overtaken,) * len(wanted), None, True, False)
             else:
-                decision = decide(transcript, null_return_path=not claimed.return_path)
+                decision = decide(transcript, table=self._of.table, null_return_path=not claimed.return_path)
         for index, one in zip(wanted, decision.judged, strict=True):
             known[index] = one
         return [one for one in known if one is not None], begun, decision, fault
@@ -314,7 +325,14 @@ class Pool:
             begin,
             self._of.touchpoint.pace.per_day,
             self._probe_again,
+            self._most_recipients(link),
         )
+
+    def _most_recipients(self, link: Link | None) -> int:
+        """Return how many recipients one transaction may have: the pace's word and the server's, else what every
+        server must take (RFC 5321 §4.5.3.1.8)."""
+        said = (self._of.touchpoint.pace.recipients, link.offer.recipients if link is not None else None)
+        return min((most for most in said if most is not None), default=_MOST_RECIPIENTS)
 
     def _take_token(self) -> bool:
         """Return whether the pace allows a message now, and count it; otherwise note when it will."""
@@ -387,8 +405,8 @@ class Pool:
             self._tell(no.trouble)
 
     def _is_worn(self, link: Link) -> bool:
-        per_connection = self._of.touchpoint.pace.per_connection
-        return per_connection is not None and link.completed >= per_connection
+        limits = (self._of.touchpoint.pace.per_connection, link.offer.mails)
+        return any(limit is not None and link.completed >= limit for limit in limits)
 
     def _put_back(self, link: Link) -> None:
         if self._is_stopping or self._is_worn(link):

@@ -18,7 +18,7 @@ import aiosmtplib
 
 from gateway.config.values import Server
 from gateway.connections.reach import dial, explain, is_about_certificate, root_cause
-from gateway.model import Phase, Reply
+from gateway.model import Notify, Phase, Reply, Wish
 from gateway.outbound.outcome import Cause, Transcript, Trouble, decide_greeting, decide_login
 from gateway.outbound.wire import LinkLost, Wire, as_transport, read_reply
 from gateway.state import offers
@@ -29,6 +29,10 @@ _SLICE: Final = 128 * 1024  # bytes of content between two looks at how much the
 _SAFE_ADDRESS: Final = re.compile(
     r'(?:[^\x00-\x20\x7f<>"]+|"(?:[^\x00-\x1f\x7f"\\]|\\[\x20-\x7e])*")(?:@[^\x00-\x20\x7f<>"]+)?'
 )
+
+# RFC 3461 §4: xtext is visible ASCII without "+" and "=", but for +HH. Anything else cannot stand in a command.
+_XTEXT: Final = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2}){1,100}")
+_ORCPT: Final = re.compile(r"[A-Za-z0-9-]{1,32};(?:[!-*,-<>-~]|\+[0-9A-F]{2}){1,500}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,8 @@ class Letter:
 
     `content`: the stored bytes when they are in memory; else `read_chunk(number)` gives them one by one, None behind
     the last. `size`: of the stored bytes. The stored bytes are CRLF throughout; the door saw to it.
+
+    `wishes` (one a recipient, or none), `envid`, `ret`: passed on where the server offers DSN (RFC 3461).
     """
 
     return_path: str
@@ -100,6 +106,9 @@ class Letter:
     size: int
     content: bytes | None = field(repr=False)
     read_chunk: Callable[[int], Awaitable[bytes | None]] = field(repr=False)
+    wishes: tuple[Wish, ...] = ()
+    envid: str = ""
+    ret: str = ""
 
 
 async def connect(
@@ -110,8 +119,12 @@ async def connect(
     tls: ssl.SSLContext | None,
     timeouts: Timeouts,
     source_address: str = "",
+    table: str = "general",
 ) -> Link:
-    """Return a connection that is ready for MAIL. `tls` is None only for `smtp+insecure`. Raises NoLink."""
+    """Return a connection that is ready for MAIL. `tls` is None only for `smtp+insecure`; `table`: of `refusals`.
+
+    Raises NoLink.
+    """
     try:
         peer = await dial(server, seconds=timeouts.dial, source_address=source_address)
     except (OSError, TimeoutError) as error:
@@ -131,7 +144,7 @@ async def connect(
         if server.scheme == "smtp":
             await _start_tls(server, client, tls, timeouts)
         if login is not None:
-            await _log_in(client, login, timeouts)
+            await _log_in(client, login, timeouts, table)
         transport = client.transport
         if transport is None:
             raise LinkLost("the server closed the connection")
@@ -144,7 +157,7 @@ async def connect(
     except aiosmtplib.SMTPResponseException as error:
         client.close()
         reply = _reply(error.code, error.message)
-        raise NoLink(decide_greeting(reply), Phase.CONNECT, reply) from None
+        raise NoLink(decide_greeting(reply, table), Phase.CONNECT, reply) from None
     except (aiosmtplib.SMTPException, OSError, TimeoutError, LinkLost) as error:
         client.close()
         raise _unreachable(server, root_cause(error)) from None
@@ -173,7 +186,7 @@ async def _start_tls(server: Server, client: aiosmtplib.SMTP, tls: ssl.SSLContex
     await client.ehlo(timeout=timeouts.command)
 
 
-async def _log_in(client: aiosmtplib.SMTP, login: Login, timeouts: Timeouts) -> None:
+async def _log_in(client: aiosmtplib.SMTP, login: Login, timeouts: Timeouts, table: str) -> None:
     """One mechanism, one try: trying them all would count as several wrong passwords against the account."""
     offered = client.server_auth_methods
     try:
@@ -189,7 +202,7 @@ async def _log_in(client: aiosmtplib.SMTP, login: Login, timeouts: Timeouts) -> 
         # A server that offers no login at all may know us by our address. If it does not, it says so at MAIL.
     except aiosmtplib.SMTPResponseException as error:
         reply = _reply(error.code, error.message)
-        raise NoLink(decide_login(reply), Phase.LOGIN, reply) from None
+        raise NoLink(decide_login(reply, table), Phase.LOGIN, reply) from None
     except ValueError as error:  # a control character in login or password
         raise NoLink(Trouble(LaneEvent.HOLD, Cause.LOGIN, f"the login cannot be sent: {error}"), Phase.LOGIN) from None
 
@@ -333,7 +346,7 @@ class Link:
         """RFC 2920: all of the envelope in one write, DATA as its last command; then every answer is looked at."""
         wire, seconds = self.wire, self._timeouts.command
         commands = [b"RSET\r\n"] if self._must_reset else []
-        commands += [self._mail(letter), *(_rcpt(letter, address) for address in letter.recipients)]
+        commands += [self._mail(letter), *(self._rcpt(letter, index) for index in range(len(letter.recipients)))]
         if data_goes_along:
             commands.append(b"DATA\r\n")
         wire.ask(b"".join(commands), len(commands))
@@ -356,8 +369,8 @@ class Link:
         notes.mail = await wire.reply(seconds)
         if notes.mail.code // 100 != 2:
             return
-        for index, address in enumerate(letter.recipients):
-            wire.ask(_rcpt(letter, address), 1)
+        for index in range(len(letter.recipients)):
+            wire.ask(self._rcpt(letter, index), 1)
             notes.rcpt[index] = reply = await wire.reply(seconds)
             if reply.code == 421:
                 raise LinkLost(f"the server ends the session: {reply}")
@@ -427,7 +440,22 @@ class Link:
             options += " BODY=8BITMIME"
         if letter.smtputf8:
             options += " SMTPUTF8"
+        if self.offer.dsn:
+            if letter.ret in ("full", "hdrs"):
+                options += f" RET={letter.ret.upper()}"
+            if _XTEXT.fullmatch(letter.envid):
+                options += f" ENVID={letter.envid}"
         return f"MAIL FROM:{_path(letter.return_path)}{options}\r\n".encode()
+
+    def _rcpt(self, letter: Letter, index: int) -> bytes:
+        options = ""
+        if self.offer.dsn and letter.wishes:
+            wish = letter.wishes[index]
+            if wish.notify is not None:
+                options += f" NOTIFY={_notify(wish.notify)}"
+            if _ORCPT.fullmatch(wish.orcpt):
+                options += f" ORCPT={wish.orcpt}"
+        return f"RCPT TO:{_path(letter.recipients[index])}{options}\r\n".encode()
 
     def close(self) -> None:
         """End the session politely when it is in step, at once when it is not."""
@@ -435,8 +463,8 @@ class Link:
             self.wire.leave()
 
 
-def _rcpt(letter: Letter, address: str) -> bytes:
-    return f"RCPT TO:{_path(address)}\r\n".encode()
+def _notify(notify: Notify) -> str:
+    return ",".join(flag.name for flag in Notify if flag in notify and flag.name) or "NEVER"
 
 
 def _path(address: str) -> str:

@@ -52,15 +52,20 @@ def delay_after(delays: Sequence[timedelta], failures: int) -> timedelta:
     return delays[min(failures, len(delays)) - 1]
 
 
-def next_attempt(policy: RetryPolicy, waited: timedelta, now: datetime, jitter: float) -> Next | None:
+def next_attempt(
+    policy: RetryPolicy, waited: timedelta, now: datetime, jitter: float, asked: timedelta | None = None
+) -> Next | None:
     """Return when to try again after a temporary reply about the message, or None to give up.
 
     The clock alone says how many steps are behind us, so a try that a person asked for early does not shorten the
-    patience with the message. `jitter` is in [0, 1): it spreads mail that failed together.
+    patience with the message. `jitter` is in [0, 1): it spreads mail that failed together. `asked`: the server wants no
+    try any sooner; it may lengthen a step, and never shortens one, nor the patience.
     """
     delay = delay_after(policy.delays, _steps_behind(policy, waited) + 1) * (1 + policy.spread * jitter)
     if waited + delay > policy.give_up_after:
         return None
+    if asked is not None:
+        delay = max(delay, min(asked, policy.give_up_after - waited))
     return Next(now + delay, waited + delay)
 
 

@@ -16,16 +16,19 @@ from gateway.config import Touchpoint
 from gateway.errors import Unavailable
 from gateway.outbound import pool as pools
 from gateway.outbound.attempt import Settings
+from gateway.outbound.offers import Offers
 from gateway.outbound.outcome import Trouble
 from gateway.outbound.pool import Connected, Pool, Sent, Told
 from gateway.outbound.relay import Timeouts
 from gateway.outbound.schedule import RetryPolicy
 from gateway.state import conversations, lanes, outbox
 from gateway.state.lifecycle import LaneState
+from gateway.state.offers import Offer, all_offers
+from gateway.state.outbox import Claimed
 from gateway.state.store import Store
 from gateway.state.ticket import Ticket, wake
 from tests.support.outgoing import ADDRESS, TOUCHPOINT, accept, counted, listed, states
-from tests.support.scripted import CUT, HANG, ScriptedProvider
+from tests.support.scripted import CUT, HANG, ScriptedProvider, Session
 
 BRISK = Timeouts(dial=5, tls=5, greeting=5, command=5, data=5, block=5, dot=5)
 
@@ -287,3 +290,138 @@ def test_a_refusal_is_recorded_when_the_message_cannot_be_read_for_the_notice(
     assert reads == 4
     assert states(store) == ["refused"]
     assert store.read(conversations.count_open).result(5)
+
+
+# --- what the provider offers ----------------------------------------------------------------------------------------
+
+
+def accept_many(store: Store, count: int) -> int:
+    return accept(store, *(f"r{number}@c{number % 3}.example" for number in range(count)))
+
+
+@pytest.mark.parametrize(
+    ("limits", "pace", "parts"),
+    [
+        ("LIMITS RCPTMAX=4", {}, [4, 4, 2]),
+        ("LIMITS RCPTMAX=200", {}, [10]),
+        ("LIMITS RCPTDOMAINMAX=1", {}, [4, 3, 3]),
+        ("SIZE 1000000", {"recipients": 6}, [6, 4]),
+        ("LIMITS RCPTMAX=3", {"recipients": 6}, [3, 3, 3, 1]),
+    ],
+)
+@pytest.mark.parametrize("pipelining", [True, False], ids=["pipelined", "one-by-one"])
+def test_a_message_for_many_goes_out_in_parts(
+    store: Store, limits: str, pace: dict[str, int], parts: list[int], pipelining: bool
+) -> None:
+    with ScriptedProvider(extensions=(limits, *(["PIPELINING"] * pipelining))) as provider:
+        warm = accept(store)
+        accept_many(store, 10)
+        play(store, lambda pool: pool.drain(settings(provider, pace=pace)))
+        taken = [taken.recipients for taken in provider.taken][1:]
+        assert sorted(map(len, taken), reverse=True) == parts
+        assert len({recipient for recipients in taken for recipient in recipients}) == 10
+        traces = [taken.raw.split(b";", 1)[0] for taken in provider.taken]
+        assert len(set(traces)) == len(parts) + 1  # each part is an attempt of its own, and can be told apart
+    assert set(states(store)) == {"delivered"}
+    assert states(store, warm) == ["delivered"]
+
+
+def test_a_hundred_recipients_are_what_every_server_takes(store: Store, provider: ScriptedProvider) -> None:
+    accept_many(store, 130)
+    play(store, lambda pool: pool.drain(settings(provider)))
+    assert [len(taken.recipients) for taken in provider.taken] == [100, 30]
+
+
+def test_a_connection_ends_when_the_server_has_said_so(store: Store) -> None:
+    with ScriptedProvider(extensions=("LIMITS MAILMAX=2", "PIPELINING")) as provider:
+        for _ in range(5):
+            accept(store)
+        play(store, lambda pool: pool.drain(settings(provider, pace={"connections": 1})))
+        assert [session.taken for session in provider.sessions] == [2, 2, 1]
+
+
+def test_what_the_provider_offers_is_known_to_the_door_and_survives(store: Store) -> None:
+    known = Offers(store)
+    with ScriptedProvider(extensions=("SIZE 1000000", "8BITMIME")) as provider:
+        accept(store)
+        play(store, lambda pool: pool.drain(settings(provider)), offers=known)
+    assert known.of(TOUCHPOINT) == Offer(1_000_000, True, False, False)
+    assert known.of("other") is None
+    assert store.read(all_offers).result(5) == {TOUCHPOINT: Offer(1_000_000, True, False, False)}
+
+
+# --- a field above the trace -----------------------------------------------------------------------------------------
+
+
+def test_a_signature_stands_above_the_trace_and_counts_in_the_size(store: Store, provider: ScriptedProvider) -> None:
+    async def sign(claimed: Claimed) -> bytes:
+        return f"DKIM-Signature: of {claimed.attempt}\r\n".encode()
+
+    accept(store)
+    accept(store)
+    play(store, lambda pool: pool.drain(settings(provider, pace={"connections": 1})), sign=sign)
+    assert [taken.raw.split(b"\r\n")[0] for taken in provider.taken] == [b"DKIM-Signature: of 1"] * 2
+    assert provider.taken[0].raw.split(b"\r\n")[1].startswith(b"Received: by gateway.example")
+    assert f"SIZE={len(provider.taken[0].raw)}" in provider.sessions[0].commands[1]
+
+
+def test_what_cannot_be_signed_waits_and_says_why(store: Store, provider: ScriptedProvider) -> None:
+    async def sign(claimed: Claimed) -> bytes:
+        raise Unavailable("dkim.pem cannot be read: no such file")
+
+    accept(store)
+    _, told = play(store, lambda pool: pool.drain(settings(provider)), sign=sign)
+    assert provider.taken == []
+    lane = lane_of(store)
+    assert (lane.state, lane.cause) == (LaneState.HELD, "dkim")
+    assert "dkim.pem" in (lane.detail or "")
+    assert states(store) == ["held"]
+    assert [one for one in told if isinstance(one, Trouble)]
+
+
+# --- the mailbox's bell ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keys", "said", "rings"),
+    [
+        ({"sent_copy": "append", "imap": "imaps://imap.example.com"}, None, 1),
+        ({"sent_copy": "provider", "imap": "imaps://imap.example.com"}, None, 0),
+        ({"sent_copy": "provider", "imap": "imaps://imap.example.com"}, CUT, 1),
+        ({"sent_copy": "append", "imap": "imaps://imap.example.com"}, "550 5.7.1 no", 0),
+    ],
+    ids=["copy", "no-copy", "uncertain", "refused"],
+)
+def test_the_mailbox_is_woken_for_what_it_has_to_look_at(
+    store: Store, provider: ScriptedProvider, keys: dict[str, Any], said: str | None, rings: int
+) -> None:
+    provider.script = lambda phase, argument, session: said if phase == "dot" else None
+    rung: list[None] = []
+    accept(store)
+    play(store, lambda pool: pool.drain(settings(provider, **keys)), ring=lambda: rung.append(None))
+    assert len(rung) == rings
+    copies = store.read(lambda db: db.execute("SELECT count(*) FROM copy").fetchone()[0]).result(5)
+    assert copies == (1 if rings and said is None else 0)
+
+
+# --- noes that are nobody's ------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_ends_sessions_over_errors_is_worked_through(store: Store) -> None:
+    """After two noes it says 421, as Postfix does by smtpd_hard_error_limit. Everybody is tried in one go."""
+    noes: dict[int, int] = {}
+
+    def script(phase: str, argument: str, session: Session) -> str | None:
+        if phase in ("rcpt", "data") and noes.get(session.number, 0) >= 2:
+            return "421 4.7.0 provider.example Error: too many errors"
+        if phase == "rcpt" and argument.startswith("bad"):
+            noes[session.number] = noes.get(session.number, 0) + 1
+            return "550 5.1.1 no such person"
+        return None
+
+    with ScriptedProvider(script) as provider:
+        accept(store, *(f"{'bad' if number % 2 else 'good'}{number}@clients.example" for number in range(14)))
+        play(store, lambda pool: pool.drain(settings(provider)))
+        assert len(provider.sessions) <= 8
+    assert counted(states(store)) == {"delivered": 7, "refused": 7}
+    assert lane_of(store).is_open

@@ -17,10 +17,11 @@ import uvloop
 
 from gateway.config.values import Server
 from gateway.connections.reach import tls_context
-from gateway.model import Fate, Phase
+from gateway.model import NO_WISH, Fate, Notify, Phase, Wish
 from gateway.outbound.outcome import Cause, Transcript, decide
-from gateway.outbound.relay import Letter, Link, Login, NoLink, Timeouts, connect, is_sendable, stuff
+from gateway.outbound.relay import Letter, Link, Login, NoLink, Offer, Timeouts, connect, is_sendable, stuff
 from gateway.outbound.wire import LinkLost, read_reply
+from gateway.state import offers
 from gateway.state.lifecycle import LaneEvent
 from tests.support.authority import Authority
 from tests.support.scripted import CUT, HANG, Script, ScriptedProvider
@@ -602,3 +603,66 @@ def test_nothing_can_be_sent_over_a_lost_link() -> None:
                     link.wire.ask(b"NOOP\r\n", 1)
 
         run(play())
+
+
+# --- what the server offers ------------------------------------------------------------------------------------------
+
+
+def dsn_letter() -> Letter:
+    wishes = (
+        Wish(Notify.SUCCESS | Notify.DELAY, "rfc822;b+2Bx@clients.example"),
+        Wish(Notify(0)),
+        NO_WISH,
+        Wish(Notify.FAILURE, "rfc822;x> SIZE=1"),
+    )
+    recipients = tuple(f"{letter}@clients.example" for letter in "bcde")
+    return replace(LETTER, recipients=recipients, wishes=wishes, envid="QQ314159", ret="hdrs")
+
+
+@pytest.mark.parametrize("pipelining", [True, False])
+def test_what_the_sender_wants_to_hear_is_passed_on_where_it_is_understood(pipelining: bool) -> None:
+    extensions = ("DSN", "PIPELINING") if pipelining else ("DSN",)
+    with ScriptedProvider(extensions=extensions) as provider:
+        run(transact_once(provider, dsn_letter()))
+        commands = provider.sessions[0].commands
+    assert commands[1:6] == [
+        "MAIL FROM:<support@example.com> RET=HDRS ENVID=QQ314159",
+        "RCPT TO:<b@clients.example> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;b+2Bx@clients.example",
+        "RCPT TO:<c@clients.example> NOTIFY=NEVER",
+        "RCPT TO:<d@clients.example>",
+        "RCPT TO:<e@clients.example> NOTIFY=FAILURE",
+    ]
+
+
+def test_a_server_without_dsn_is_asked_for_nothing() -> None:
+    with ScriptedProvider(extensions=("PIPELINING",)) as provider:
+        run(transact_once(provider, dsn_letter()))
+        commands = provider.sessions[0].commands
+    assert not [command for command in commands if "NOTIFY" in command or "ENVID" in command or "RET=" in command]
+
+
+@pytest.mark.parametrize(
+    ("extensions", "lasting", "limits"),
+    [
+        (("SIZE 1000", "8BITMIME", "SMTPUTF8", "DSN"), offers.Offer(1000, True, True, True), (None, None, None)),
+        (("SIZE 0",), offers.Offer(None, False, False, False), (None, None, None)),
+        (
+            ("LIMITS RCPTMAX=20 MAILMAX=5 RCPTDOMAINMAX=1",),
+            offers.Offer(None, False, False, False),
+            (20, 5, 1),
+        ),
+        (("LIMITS RCPTMAX=0 MAILMAX=many OTHER",), offers.Offer(None, False, False, False), (None, None, None)),
+        ((), offers.Offer(None, False, False, False), (None, None, None)),
+    ],
+)
+def test_an_ehlo_is_read(
+    extensions: tuple[str, ...], lasting: offers.Offer, limits: tuple[int | None, int | None, int | None]
+) -> None:
+    async def look(provider: ScriptedProvider) -> Offer:
+        async with linked(provider) as link:
+            return link.offer
+
+    with ScriptedProvider(extensions=extensions) as provider:
+        offer = run(look(provider))
+    assert offer.lasting == lasting
+    assert (offer.recipients, offer.mails, offer.domains) == limits

@@ -14,7 +14,9 @@ from gateway.outbound.attempt import (
     Settings,
     change_of,
     conclude,
+    leaves_something_to_look_at,
     notice_of,
+    part_of,
     put_back,
     refuse_beforehand,
     show_delay,
@@ -124,6 +126,65 @@ def test_a_server_cannot_write_into_our_listing() -> None:
     assert fated.reply is not None
     assert fated.reply.isprintable()
     assert len(fated.reply) <= 300
+
+
+def test_a_server_that_names_a_time_is_not_asked_sooner() -> None:
+    asked = Judged(judged(Fate.DEFERRED, Wait.CLOCK).outcome, Wait.CLOCK, timedelta(minutes=20))
+    (fated,) = conclude(claimed(), [asked], set(), decided(asked), SETTINGS, AT).fated
+    assert (fated.next_attempt_at, fated.waited) == (NOW + 20 * MINUTE, 20 * MINUTE)
+    trouble = Trouble(LaneEvent.PAUSE, Cause.THROTTLED, "x", timedelta(hours=2))
+    assert change_of(trouble, SETTINGS, AT).until == NOW + 120 * MINUTE
+    assert change_of(Trouble(LaneEvent.PAUSE, Cause.THROTTLED, "x"), SETTINGS, AT).until is None
+
+
+# --- who goes together -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("most", "domains", "part"),
+    [
+        (None, None, [0, 1, 2, 3, 4]),
+        (2, None, [0, 1]),
+        (None, 1, [0, 2]),
+        (None, 2, [0, 1, 2, 4]),
+        (3, 2, [0, 1, 2]),
+        (1, 1, [0]),
+    ],
+)
+def test_a_server_gets_no_more_recipients_than_it_says(most: int | None, domains: int | None, part: list[int]) -> None:
+    addresses = ["a@one.example", "b@two.example", "c@ONE.example", "d@three.example", "e@two.example"]
+    assert part_of(addresses, most, domains) == part
+
+
+# --- what is owed to the mailbox -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keys", "owes"),
+    [
+        ({"sent_copy": "append", "imap": "imaps://imap.example.com"}, True),
+        ({"sent_copy": "provider", "imap": "imaps://imap.example.com"}, False),
+        ({"sent_copy": "append"}, False),
+    ],
+)
+def test_a_copy_is_owed_where_the_provider_keeps_none_and_there_is_a_mailbox(keys: dict[str, Any], owes: bool) -> None:
+    touchpoint = Touchpoint.model_validate(
+        {"address": "support@example.com", "name": "Support", "smtp": "smtps://smtp.example.com", **keys}
+    )
+    of = Settings(touchpoint, "gateway.example", "", RetryPolicy())
+    one, no = judged(Fate.ACCEPTED, None, "250 2.0.0 taken"), judged(Fate.REFUSED)
+    assert conclude(claimed(), [one], {0}, decided(one), of, AT).copies is owes
+    assert conclude(claimed(), [no], {0}, decided(no), of, AT).copies is False
+
+
+@pytest.mark.parametrize(
+    ("fate", "answers", "looks"),
+    [(Fate.UNCERTAIN, None, True), (Fate.ACCEPTED, 7, True), (Fate.ACCEPTED, None, False), (Fate.REFUSED, 7, False)],
+)
+def test_the_mailbox_hears_of_what_it_has_to_look_at(fate: Fate, answers: int | None, looks: bool) -> None:
+    one = judged(fate)
+    done = conclude(claimed(answers=answers), [one], {0}, decided(one), SETTINGS, AT)
+    assert leaves_something_to_look_at(done) is looks
 
 
 # --- lanes -----------------------------------------------------------------------------------------------------------

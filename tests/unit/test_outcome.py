@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from gateway.model import Fate, Phase, Reply
@@ -93,6 +95,35 @@ MATRIX = [
      Wait.LANE, LaneEvent.HOLD, Cause.PERMISSION),
     ("dot-quota", Phase.DOT, "550 5.4.5 Daily user sending quota exceeded", Fate.DEFERRED, Wait.LANE, LaneEvent.PAUSE,
      Cause.QUOTA),
+    ("mail-session-unproven", Phase.MAIL, "421 4.7.0 host Error: too many errors", Fate.DEFERRED, Wait.LANE,
+     LaneEvent.PAUSE, Cause.THROTTLED),
+    ("mail-too-large-bare", Phase.MAIL, "550 message too large", Fate.REFUSED, None, None, None),
+    ("mail-quota", Phase.MAIL, "450 4.7.1 you have reached the hourly limit", Fate.DEFERRED, Wait.LANE, LaneEvent.PAUSE,
+     Cause.QUOTA),
+    ("mail-452", Phase.MAIL, "452 4.3.1 insufficient system storage", Fate.DEFERRED, Wait.CLOCK, None, None),
+    ("mail-502", Phase.MAIL, "502 5.5.1 not implemented", Fate.DEFERRED, Wait.CLOCK, None, None),
+    ("rcpt-432-of-recipient", Phase.RCPT, "450 4.7.1 greylisted, come back", Fate.DEFERRED, Wait.CLOCK, None, None),
+    ("rcpt-greylisted-550", Phase.RCPT, "550 5.7.1 greylisted, try again later", Fate.DEFERRED, Wait.CLOCK, None, None),
+    ("rcpt-relay-denied", Phase.RCPT, "554 5.7.1 <b@c.example>: Relay access denied", Fate.DEFERRED, Wait.LANE,
+     LaneEvent.HOLD, Cause.PERMISSION),
+    ("rcpt-quoting", Phase.RCPT, "554 5.7.1 host mx.c.example said: 554 5.7.1 Relay access denied", Fate.REFUSED, None,
+     None, None),
+    ("rcpt-anvil", Phase.RCPT, "450 4.7.1 Error: too many recipients from 192.0.2.1", Fate.DEFERRED, Wait.LANE,
+     LaneEvent.PAUSE, Cause.THROTTLED),
+    ("rcpt-too-many-alone", Phase.RCPT, "550 5.5.3 too many recipients", Fate.REFUSED, None, None, None),
+    ("rcpt-501", Phase.RCPT, "501 5.1.3 bad address", Fate.REFUSED, None, None, None),
+    ("rcpt-354", Phase.RCPT, "354 what", Fate.DEFERRED, Wait.CLOCK, None, None),
+    ("data-421", Phase.DATA, "421 4.3.2 closing", Fate.DEFERRED, Wait.CLOCK, LaneEvent.PAUSE, Cause.THROTTLED),
+    ("data-432", Phase.DATA, "432 4.3.2 slower", Fate.DEFERRED, Wait.CLOCK, LaneEvent.PAUSE, Cause.THROTTLED),
+    ("data-530", Phase.DATA, "530 5.7.0 log in", Fate.DEFERRED, Wait.LANE, LaneEvent.HOLD, Cause.LOGIN),
+    ("data-quota", Phase.DATA, "550 5.7.1 You have exceeded your daily sending limit", Fate.DEFERRED, Wait.LANE,
+     LaneEvent.PAUSE, Cause.QUOTA),
+    ("dot-451", Phase.DOT, "451 4.3.0 queue file write error", Fate.DEFERRED, Wait.CLOCK, None, None),
+    ("dot-552", Phase.DOT, "552 5.3.4 message too big", Fate.REFUSED, None, None, None),
+    ("dot-432", Phase.DOT, "432 4.3.2 slower", Fate.DEFERRED, Wait.CLOCK, LaneEvent.PAUSE, Cause.THROTTLED),
+    ("dot-535", Phase.DOT, "535 5.7.8 who are you", Fate.DEFERRED, Wait.LANE, LaneEvent.HOLD, Cause.LOGIN),
+    ("dot-full", Phase.DOT, "554 5.2.2 mailbox full; STOREDRV.Submission.Exception:QuotaExceeded", Fate.DEFERRED,
+     Wait.LANE, LaneEvent.HOLD, Cause.FULL),
     ("dot-354", Phase.DOT, "354 what", Fate.UNCERTAIN, None, None, None),
 ]  # fmt: skip
 
@@ -147,7 +178,9 @@ def test_each_recipient_has_a_fate_of_its_own() -> None:
     assert decision.worked
 
 
-@pytest.mark.parametrize("code", ["452 4.5.3 too many recipients", "552 too many recipients"])
+@pytest.mark.parametrize(
+    "code", ["452 4.5.3 too many recipients", "552 too many recipients", "550 5.5.3 too many", "451 4.5.3 no more"]
+)
 def test_too_many_recipients_split_the_message(code: str) -> None:
     decision = decide(Transcript((OK, reply(code)), OK, GO, OK, dotted=True))
     taken, rest = decision.judged
@@ -165,6 +198,69 @@ def test_all_recipients_refused_needs_no_data() -> None:
 def test_a_clear_no_to_one_recipient_survives_a_link_that_is_lost_later() -> None:
     decision = decide(Transcript((reply("550 5.1.1 unknown"), OK), OK, GO, None, "lost", dotted=True))
     assert [judged.outcome.fate for judged in decision.judged] == [Fate.REFUSED, Fate.UNCERTAIN]
+
+
+def ended_over_errors(*said: str, data: Reply | None = None) -> Transcript:
+    """Some recipients answered, then 421, and nothing more."""
+    rcpt = tuple(reply(one) for one in said) + (None,) * 2
+    return Transcript(rcpt, OK, data, None, "the server closed the connection")
+
+
+def test_a_session_that_ends_over_bad_recipients_does_not_hold_up_the_others() -> None:
+    """Postfix's smtpd_hard_error_limit: what was refused is settled, so the next connection comes further."""
+    decision = decide(
+        ended_over_errors("250 2.1.5 ok", "550 5.1.1 unknown", "450 4.2.1 busy", "421 4.7.0 too many errors")
+    )
+    assert [(one.outcome.fate, one.wait) for one in decision.judged] == [
+        (Fate.DEFERRED, Wait.NOW), (Fate.REFUSED, None), (Fate.DEFERRED, Wait.CLOCK), (Fate.DEFERRED, Wait.NOW),
+        (Fate.DEFERRED, Wait.NOW), (Fate.DEFERRED, Wait.NOW),
+    ]  # fmt: skip
+    assert decision.trouble is None
+    assert not decision.is_reusable
+
+
+def test_a_session_that_ends_at_data_over_bad_recipients_is_nobodys_fault() -> None:
+    rcpt = (OK, reply("550 5.1.1 unknown"))
+    decision = decide(Transcript(rcpt, OK, reply("421 4.7.0 too many errors"), None, "closed"))
+    assert [(one.outcome.fate, one.wait) for one in decision.judged] == [
+        (Fate.DEFERRED, Wait.NOW),
+        (Fate.REFUSED, None),
+    ]
+    assert decision.trouble is None
+
+
+def test_a_session_that_ends_without_a_no_of_its_own_pauses_the_lane() -> None:
+    """Nothing would be different the next time: dialling at once would go on for ever."""
+    decision = decide(ended_over_errors("250 2.1.5 ok", "421 4.7.0 enough"))
+    assert decision.trouble is not None
+    assert decision.trouble.event is LaneEvent.PAUSE
+    assert Wait.NOW not in [one.wait for one in decision.judged]
+
+
+def test_a_session_that_ends_over_the_touchpoint_is_not_about_recipients() -> None:
+    decision = decide(ended_over_errors("554 5.7.1 Relay access denied", "421 4.7.0 too many errors"))
+    assert decision.trouble is not None
+    assert decision.trouble.cause is Cause.PERMISSION
+
+
+# --- times that the server names -------------------------------------------------------------------------------------
+
+
+def test_a_time_that_the_server_names_is_kept_for_the_message_and_for_the_lane() -> None:
+    greylisted = decide(behind(Phase.RCPT, "450 4.2.0 greylisted, try again in 5 minutes"))
+    assert greylisted.judged[0].asked == timedelta(minutes=5)
+    assert greylisted.trouble is None
+    throttled = decide(behind(Phase.MAIL, "432 4.3.2 slow down, retry after 90 seconds"))
+    assert throttled.trouble is not None
+    assert throttled.trouble.asked == timedelta(seconds=90)
+    assert decide_greeting(reply("421 4.7.0 try again in 1 hour")).asked == timedelta(hours=1)
+    assert decide_login(reply("454 4.7.0 too many logins, wait 10 minutes")).asked == timedelta(minutes=10)
+
+
+def test_what_the_lane_waits_for_is_not_waited_for_twice() -> None:
+    decision = decide(behind(Phase.MAIL, "432 4.3.2 retry after 90 seconds"))
+    assert decision.judged[0].wait is Wait.LANE
+    assert decision.judged[0].asked is None
 
 
 # --- links that are lost ---------------------------------------------------------------------------------------------
@@ -225,6 +321,13 @@ def test_a_session_that_the_server_ends_is_not_used_again(said: str) -> None:
         assert not decide(behind(phase, said)).is_reusable
 
 
+@pytest.mark.parametrize("said", ["421 4.7.0 Error: too many errors", "450 4.3.0 too many messages in this session"])
+def test_a_connection_that_has_done_enough_is_exchanged_for_another(said: str) -> None:
+    decision = decide(behind(Phase.MAIL, said, proven=True))
+    assert only(decision) == (Fate.DEFERRED, Wait.NOW)
+    assert decision.trouble is None
+
+
 # --- before MAIL -----------------------------------------------------------------------------------------------------
 
 
@@ -238,6 +341,11 @@ def test_a_session_that_the_server_ends_is_not_used_again(said: str) -> None:
          Cause.SWITCHED_OFF),
         ("454 4.7.0 temporary authentication failure", LaneEvent.PAUSE, Cause.LOGIN),
         ("421 4.7.0 too many logins", LaneEvent.PAUSE, Cause.LOGIN),
+        ("432 4.7.12 a password transition is needed", LaneEvent.HOLD, Cause.LOGIN),
+        ("504 5.5.4 unrecognized authentication type", LaneEvent.HOLD, Cause.LOGIN),
+        ("421 4.7.0 too many connections from your address", LaneEvent.PAUSE, Cause.THROTTLED),
+        ("435 what", LaneEvent.PAUSE, Cause.LOGIN),
+        ("354 what", LaneEvent.PAUSE, Cause.LOGIN),
     ],
 )  # fmt: skip
 def test_a_clear_no_to_the_login_holds_the_lane(said: str, event: LaneEvent, cause: Cause) -> None:

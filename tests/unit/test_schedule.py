@@ -71,3 +71,19 @@ def test_the_last_delay_repeats() -> None:
 def test_a_lane_that_is_out_of_reach_is_tried_soon_and_often() -> None:
     assert ladder_ms(POLICY.dial_delays, POLICY.spread, 0.0) == (5_000, 15_000, 30_000, 60_000, 120_000, 300_000)
     assert ladder_ms(POLICY.dial_delays, POLICY.spread, 0.5)[0] == 5_250
+
+
+def test_a_server_that_asks_for_more_time_gets_it_and_never_less_than_its_step() -> None:
+    first = next_attempt(POLICY, timedelta(), NOW, 0.0, asked=20 * MINUTE)
+    assert first is not None
+    assert (first.due_at, first.waited) == (NOW + 20 * MINUTE, 20 * MINUTE)
+    soon = next_attempt(POLICY, timedelta(), NOW, 0.0, asked=timedelta(seconds=1))
+    assert soon is not None
+    assert soon.due_at == NOW + MINUTE
+
+
+def test_a_server_that_asks_for_a_day_does_not_shorten_the_patience() -> None:
+    last = next_attempt(POLICY, timedelta(days=4, hours=18), NOW, 0.0, asked=timedelta(days=1))
+    assert last is not None
+    assert last.waited == POLICY.give_up_after
+    assert next_attempt(POLICY, timedelta(days=4, hours=23, minutes=30), NOW, 0.0, asked=timedelta(days=1)) is None
