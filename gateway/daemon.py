@@ -28,7 +28,7 @@ from gateway.config import Config
 from gateway.doorbell import Doorbell
 from gateway.errors import CommandError, ConfigError, GatewayError, Unavailable
 from gateway.health import Health
-from gateway.inbound import mailbox
+from gateway.inbound import mailbox, sentbox
 from gateway.inbound.intake import Intake
 from gateway.inbound.room import Room
 from gateway.model import to_ms
@@ -237,6 +237,19 @@ class Daemon:
                     room=self._room,
                     reconcilers=self._reconcilers,
                 )
+        elif kind == "sent":
+
+            async def run() -> None:
+                await sentbox.run(
+                    touchpoint,
+                    bridge=self._bridge,
+                    store=self._store,
+                    intake=self._intake,
+                    current=self._current,
+                    health=self._health,
+                    doorbell=self._doorbell,
+                    room=self._room,
+                )
         else:
 
             async def run() -> None:
@@ -381,6 +394,7 @@ class Daemon:
                 nursery.start_soon(self._bridge.call, self._submission.close, _DRAIN / 2)
                 nursery.start_soon(self._supervisor.stop_all, "inbound")
                 nursery.start_soon(self._supervisor.stop_all, "outbound")
+                nursery.start_soon(self._supervisor.stop_all, "sent")
         if scope.cancelled_caught:
             events.warn("drain-cut", cause=f"not everything ended within {_DRAIN:.0f} s; nothing accepted is lost")
         await self._bridge.call(self._workers.close)
@@ -394,7 +408,11 @@ def _settle_garbage() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-_ALARMS: Final = {"inbound": mailbox.ALARMS, "outbound": dispatcher.ALARMS}  # that mean nothing without the task
+_ALARMS: Final = {
+    "inbound": mailbox.ALARMS,
+    "outbound": dispatcher.ALARMS,
+    "sent": sentbox.ALARMS,
+}  # that mean nothing without the task
 
 
 def _sessions(touchpoint: config.Touchpoint) -> list[tuple[str, object]]:
@@ -404,4 +422,6 @@ def _sessions(touchpoint: config.Touchpoint) -> list[tuple[str, object]]:
         wanted.append(("inbound", config.inbound_settings(touchpoint)))
     if touchpoint.is_outbound:
         wanted.append(("outbound", config.outbound_settings(touchpoint)))
+    if touchpoint.imap is not None and not touchpoint.is_inbound:
+        wanted.append(("sent", config.inbound_settings(touchpoint)))
     return wanted

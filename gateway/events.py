@@ -117,5 +117,22 @@ def attempt(id: str, to: str, relay: str, attempt: int, outcome: str, reply: str
     say("attempt", queue_id=id, to=f"<{to}>", relay=relay, attempt=attempt, delay=delay, outcome=outcome, reply=reply)
 
 
+def settled(id: str, to: str, attempt: int, why: str, sent: bool) -> None:
+    """What lies in the provider's Sent folder has decided what became of an attempt."""
+    outcome = "delivered" if sent else "deferred"
+    reply = "its copy is in Sent" if sent else "no copy in Sent, where later mail has one"
+    say("settled", queue_id=id, to=f"<{to}>", attempt=attempt, doubt=why, outcome=outcome, reply=reply)
+
+
+def undecided(id: str, to: str, attempt: int, cause: str, next_look_at: str) -> None:
+    say("undecided", queue_id=id, to=f"<{to}>", attempt=attempt, cause=cause, next_look_at=next_look_at)
+
+
+def copied(id: str, touchpoint: str, folder: str, attempt: int, outcome: str, cause: str | None = None) -> None:
+    """A copy for the folder Sent. `outcome`: filed, found (it was there), put off, given up, not kept any more."""
+    tell = warn if cause else say
+    tell("sent-copy", queue_id=id, touchpoint=touchpoint, folder=folder, attempt=attempt, outcome=outcome, cause=cause)
+
+
 def login_failed(login: str, address: str) -> None:
     warn("login-failed", login=login, address=address)

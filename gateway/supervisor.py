@@ -108,8 +108,9 @@ class Supervisor:
         )
 
     def _set_state(self, ward: _Ward, kind: str, state: str, cause: str) -> None:
-        """The state of a touchpoint that also receives is that of its inbound task."""
-        if kind == "inbound" or (ward.touchpoint, "inbound") not in self._wards:
+        """The state of a touchpoint that also receives is that of its inbound task; copies of what it sent are no part
+        of it."""
+        if kind == "inbound" or (kind == "outbound" and (ward.touchpoint, "inbound") not in self._wards):
             self._health.set_state(ward.touchpoint, state, connected=False, cause=cause)
 
     async def _forgive(self, ward: _Ward, kind: str, faults: int) -> None:

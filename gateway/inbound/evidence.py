@@ -87,6 +87,12 @@ class Open:
     because: Literal["no copy", "nothing later", "not all seen", "sent to some", "no copies kept"]
 
 
+def is_sent(doubt: Doubted, sight: Sight) -> bool:
+    """Whether an attempt in doubt has left its copy."""
+    seen = sight.attempts.get(doubt.outbox, frozenset())
+    return doubt.attempt in seen if doubt.why == "uncertain" else any(attempt > doubt.attempt for attempt in seen)
+
+
 def judge(doubt: Doubted, sight: Sight, now: int, provider_files: bool) -> Settled | Open:
     """Return what a look at Sent means for a recipient. `provider_files`: whether the provider keeps copies at all.
 
@@ -94,12 +100,8 @@ def judge(doubt: Doubted, sight: Sight, now: int, provider_files: bool) -> Settl
     message of the same touchpoint in sight: so the folder is the right one, its traces can be read, and what was sent
     since has come there.
     """
-    seen = sight.attempts.get(doubt.outbox, frozenset())
-    if doubt.why == "uncertain":
-        if doubt.attempt in seen:
-            return Settled(sent=True)
-    elif any(attempt > doubt.attempt for attempt in seen):
-        if doubt.recipients_of_message == 1:
+    if is_sent(doubt, sight):
+        if doubt.why == "uncertain" or doubt.recipients_of_message == 1:
             return Settled(sent=True)
         # To whom that attempt went stood in the store that is lost
         return Open(False, _next_look(doubt.tried_at, now), "sent to some")

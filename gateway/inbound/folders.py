@@ -69,6 +69,16 @@ def known_as(folder: str) -> str:
     return INBOX if folder.upper() == INBOX else folder
 
 
+def name_beside(listing: Sequence[Listing], name: str) -> str:
+    """Return what to call a folder that we make: where all others lie under INBOX, so does it."""
+    prefixes = {f"{INBOX}{one.delimiter}" for one in listing if one.delimiter}
+    others = [one.name for one in listing if known_as(one.name) != INBOX]
+    for prefix in prefixes:
+        if others and all(other.upper().startswith(prefix) for other in others):
+            return f"{prefix}{name}"
+    return name
+
+
 def _find(listing: Sequence[Listing], role: Role, names: Iterable[str], taken: Collection[str]) -> str | None:
     """Return the folder of that role, None where there is none, or where it is one of `taken` (it has a role then)."""
     if marked := [one for one in listing if not _ATTRIBUTES[role].isdisjoint(one.attributes)]:

@@ -21,7 +21,7 @@ from gateway.config import Config, Touchpoint
 from gateway.doorbell import Doorbell
 from gateway.errors import Unavailable
 from gateway.health import Health
-from gateway.inbound import folders, watcher
+from gateway.inbound import folders, watcher, witness
 from gateway.inbound.connecting import Connector
 from gateway.inbound.debts import Debts
 from gateway.inbound.folder import OpenFolder
@@ -33,7 +33,7 @@ from gateway.inbound.watcher import Watch
 from gateway.model import Role
 from gateway.state.store import Store
 
-ALARMS: Final = ("imap-login", "unreachable", "other-folders", "missing-folder", "filing")  # keys that we raise
+ALARMS: Final = ("imap-login", "unreachable", "other-folders", "missing-folder", "filing", witness.ALARM)  # we raise
 _ALARM_AFTER: Final = 3  # failures in a row: a provider's hiccup is not worth a person's look
 _RELOAD_SEEN_WITHIN: Final = 0.5  # seconds
 
@@ -60,7 +60,7 @@ async def run(
     gateway = current().gateway
     parts = Parts(touchpoint, bridge, store, intake, health, room, gateway.inbound.max_message_size, gateway.hostname)
     connector = Connector(parts)
-    rounds = Rounds(parts, connector)
+    rounds = Rounds(parts, connector, witness.Witness(parts, current, doorbell.ring))
     task_status.started()
     reconcilers[touchpoint.id] = reconcile = rounds.reconcile
     try:
@@ -74,10 +74,11 @@ async def run(
 
 
 async def _ring_through(doorbell: Doorbell, rounds: Rounds) -> None:
-    """A person has released something: do it at the provider now, not in a minute."""
+    """A person has released something, or a fate is in doubt: do it at the provider now, not in a minute."""
     while True:
         await doorbell.wait(bell(rounds.touchpoint))
-        rounds.want()
+        with suppress(Unavailable):  # the store; the wheel asks it again in a minute
+            await rounds.heed()
 
 
 class _Mailbox:

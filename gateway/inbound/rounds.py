@@ -1,4 +1,5 @@
-"""The short-lived second session of a touchpoint: visits the folders where something has happened, and files.
+"""The short-lived second session of a touchpoint: visits the folders where something has happened, looks into Sent for
+what became of mail, and files.
 
 The wheel asks STATUS of the other folders over its own session once a minute, which costs no login (providers count
 logins); only what it finds makes a round: connect, read, file, log out. A round's trouble is never the wheel's.
@@ -26,6 +27,7 @@ from gateway.inbound.folder import OpenFolder
 from gateway.inbound.parts import Lost, Parts
 from gateway.inbound.plan import accuse, acquit
 from gateway.inbound.session import LoginRefused, NoFolder, NotGiven, Selected, Session, Status
+from gateway.inbound.witness import Witness
 from gateway.model import Role, to_ms
 from gateway.state import chores, filings
 
@@ -47,8 +49,9 @@ def bell(touchpoint: str) -> str:
 class Rounds:
     """`run` makes them; `ask` finds out whether one is needed; `reconcile` is a round on request."""
 
-    def __init__(self, parts: Parts, connector: Connector) -> None:
+    def __init__(self, parts: Parts, connector: Connector, witness: Witness) -> None:
         self._parts = parts
+        self._witness = witness
         self._store = parts.store
         self.touchpoint = parts.touchpoint.id
         self._connector = connector
@@ -80,6 +83,15 @@ class Rounds:
     def want(self) -> None:
         """Let a round be made soon."""
         self._wanted.set()
+
+    async def heed(self) -> None:
+        """Somebody has rung: let a round be made if what there is to do cannot wait for the wheel's next question.
+
+        A copy for Sent can, and so does not cost a login for every message.
+        """
+        is_filing = await self._store.read(filings.waiting, self.touchpoint, to_ms(datetime.now(UTC)))
+        if is_filing or await self._witness.is_due(in_haste=True):
+            self.want()
 
     def pause(self) -> None:
         """The provider is away: rounds begin again when the wheel has found it."""
@@ -153,7 +165,8 @@ class Rounds:
         self._to_visit.update(name for name in self._others if name in behind and name not in self._missing)
         is_filing = await self._store.read(filings.waiting, self.touchpoint, to_ms(now))
         self._reconciled_at = self._reconciled_at or await self._last_reconciliation(now)
-        if self._to_visit or is_filing or now - self._reconciled_at >= _RECONCILE_EVERY:
+        is_reconciling = now - self._reconciled_at >= _RECONCILE_EVERY
+        if self._to_visit or is_filing or is_reconciling or await self._witness.is_due():
             self.want()
 
     async def _last_reconciliation(self, now: datetime) -> datetime:
@@ -211,7 +224,7 @@ class Rounds:
         await trio.sleep(rest)
 
     async def _round(self) -> None:
-        """Visit, file, reconcile. Folders whose visit has failed before come last, so that nothing waits for them."""
+        """Visit, look for evidence, file, reconcile. Folders whose visit has failed come last: none waits for them."""
         async with self._connector.session() as session:
             if not self._is_listed and self._cost[_LIST_IN_A_ROUND] < _PATIENCE:
                 self._cost[_LIST_IN_A_ROUND] += 1
@@ -221,6 +234,7 @@ class Rounds:
             for name in wanted:
                 if not self._fails[name]:
                     await self._visit(session, name, roles)
+            await self._witness.work(session, roles)
             await Filer(self._parts, session, roles).file_all()
             if self._reconciled_at and datetime.now(UTC) - self._reconciled_at >= _RECONCILE_EVERY:
                 await self._reconcile_all(session, roles)
