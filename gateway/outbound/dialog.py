@@ -1,33 +1,40 @@
 """The SMTP dialog with one client: aiosmtpd's class with its own way of reading, its limits and its replies.
 
-What of aiosmtpd we keep: the protocol on a stream, session and envelope, the AUTH exchanges, HELO, RSET, NOOP, VRFY,
-HELP. What we replace, and why (LIBRARIES §3 of the design notes has the measurements):
+What of aiosmtpd we keep: the protocol on a stream, session and envelope, RSET, NOOP, VRFY, EXPN. What we replace, and
+why (LIBRARIES §3 of the design notes has the measurements):
 
 * the command loop: a timer a command and a task cancelled when the client hangs up, in mid-commit too. Here nobody
   cancels: a lost connection is seen by the next read, and what was received whole is stored first;
 * DATA, a loop over lines: one bulk read (`data.py`);
-* MAIL and RCPT: `AUTH=<>` must be taken (RFC 4954 §5), limits, replies with enhanced codes;
+* MAIL and RCPT: parameters (`addressing.py`), limits, replies with enhanced codes;
+* AUTH: its exchange takes a hang-up for an empty password, and lets one act as somebody else;
 * STARTTLS through the loop, at native speed; TLS at once is done by who accepts the connection.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 import ssl
 from enum import Enum, auto
 from typing import Any, Final, Protocol, cast
 
-from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from gateway import events
 from gateway.errors import Malformed, Unavailable
+from gateway.model import NO_WISH, Wish
+from gateway.outbound.acceptance import Draft
+from gateway.outbound.addressing import Origin, read_mail, read_rcpt, same_mailbox
+from gateway.outbound.credentials import decode_response, read_plain
 from gateway.outbound.data import LONGEST_LINE, DataReader
 from gateway.outbound.passwords import Login
 
 COMMAND_SECONDS: Final = 300.0  # RFC 5321 §4.5.3.2.7; also what a client has to log in, all in all
 DATA_SECONDS: Final = 300.0  # head start of a message; from then on it must come at _SLOWEST
 _SLOWEST: Final = 4096  # octets a second on average: a poor phone line, and no more than 2.5 hours for 35 MB
+WITHOUT_MESSAGE_SECONDS: Final = 3600.0  # however much a client talks; a message that is on its way has its own clock
 _CLOSING_SECONDS: Final = 10.0  # for a client to take its last reply
 HANDSHAKE_SECONDS: Final = 30.0
 _READ_BYTES: Final = 256 * 1024
@@ -39,14 +46,9 @@ MOST_RECIPIENTS: Final = 1000
 _MOST_ERRORS: Final = 20  # 5yz replies in one connection
 _MOST_FAILED_LOGINS: Final = 3
 _MOST_IDLE_COMMANDS: Final = 100  # NOOP, RSET, VRFY … without a message in between
+_MOST_RCPT: Final = 10 * MOST_RECIPIENTS  # commands of one message: those that are put off, and one address many times
 _DRAINED: Final = 8 * 1024 * 1024  # octets of a message known to be too large that we read before we hang up
 
-_DOMAIN: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"
-_ATOM: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
-_PATH: Final = re.compile(  # a source route in front is taken and ignored: RFC 5321 §4.1.1.3
-    rf"<(?:@[^<>: ]+:)?((?:{_ATOM}(?:\.{_ATOM})*|\"(?:[ !#-\[\]-~]|\\[ -~])*\")@(?:{_DOMAIN}|\[[A-Za-z0-9.:-]+\]))>"
-    r"(?: +(.*))?\Z"
-)
 _STATUS: Final = re.compile(r"[245]\d\d[ -][245]\.\d{1,3}\.\d{1,3} ")
 _STATUS_OF: Final = {  # for aiosmtpd's replies, which lack one: RFC 3463 by RFC 5321's code
     "250": "2.0.0",
@@ -58,6 +60,8 @@ _STATUS_OF: Final = {  # for aiosmtpd's replies, which lack one: RFC 3463 by RFC
     "530": "5.7.0",
 }
 _BEFORE_TLS: Final = frozenset({"NOOP", "EHLO", "HELO", "STARTTLS", "QUIT", "RSET"})
+_UTF8: Final = frozenset({"MAIL", "RCPT"})
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _IDLE: Final = frozenset({"NOOP", "EHLO", "HELO", "RSET", "VRFY", "EXPN", "HELP"})
 
 
@@ -82,7 +86,7 @@ class Listening(Protocol):
     def tls_context(self) -> ssl.SSLContext | None: ...
     async def log_in(self, login: bytes, password: bytes, address: str) -> Login | str: ...
     async def still_holds(self, login: Login) -> bool: ...
-    async def accept(self, login: str, recipients: tuple[str, ...], message: bytes) -> str: ...
+    async def accept(self, draft: Draft) -> str: ...
     def reserve(self, octets: int) -> bool: ...
     def release(self, octets: int) -> None: ...
     def came(self, dialog: Dialog) -> None: ...
@@ -109,6 +113,16 @@ class Wire(asyncio.StreamReader):
         return b"\n" in self._buffer
 
 
+class Transaction(Envelope):
+    """What MAIL and RCPT have said. `wishes`: by mailbox, in the order of `rcpt_tos`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.origin = Origin("")
+        self.wishes: dict[str, Wish] = {}
+        self.rcpt_commands = 0
+
+
 class _Doing(Enum):
     WAITING = auto()  # for a command
     READING = auto()  # a message
@@ -121,7 +135,7 @@ class Dialog(SMTP):
     """
 
     _reader: Wire
-    envelope: Envelope
+    envelope: Transaction
     session: Session
     transport: asyncio.Transport | None
 
@@ -149,7 +163,7 @@ class Dialog(SMTP):
         self._is_finished = self._is_over = self._has_left = False
         self._errors = self._failed_logins = self._idle_commands = 0
         self._doing = _Doing.WORKING
-        self._since = self._connected_at = loop.time()
+        self._since = self._connected_at = self._message_at = loop.time()
         self._received = 0  # octets of the message being read
         self._reserved = 0  # of them, in the server's account of memory
 
@@ -187,6 +201,8 @@ class Dialog(SMTP):
             begun = self._since if self._login else min(self._since, self._connected_at)
             if now > begun + COMMAND_SECONDS:
                 self.hang_up("421 4.4.2 you have been silent for too long")
+            elif now > self._message_at + WITHOUT_MESSAGE_SECONDS:
+                self.hang_up("421 4.4.2 an hour has passed without a message")
         elif self._doing is _Doing.READING and now > self._since + DATA_SECONDS + self._received / _SLOWEST:
             self.hang_up("421 4.4.2 the message comes too slowly")
 
@@ -267,7 +283,7 @@ class Dialog(SMTP):
             await self._writer.drain()
 
     async def _obey(self, line: bytes) -> None:
-        verb, _, argument = line.rstrip(b"\r\n").partition(b" ")
+        verb, _, argument = line[:-2].partition(b" ")
         command = verb.decode("ascii", "replace").upper()
         if not line.endswith(b"\r\n"):
             await self.push("500 5.5.2 a line must end with CR LF")
@@ -275,8 +291,10 @@ class Dialog(SMTP):
             await self.push("500 5.5.6 line too long")
         elif (method := _COMMANDS.get(command)) is None:
             await self.push("500 5.5.1 this command is not known here")
-        elif not argument.isascii():
-            await self.push("553 5.6.7 only ASCII addresses can be used here")
+        elif _CONTROL.search(argument):
+            await self.push("501 5.5.2 a command has no control characters")
+        elif (text := _as_text(argument, command)) is None:
+            await self.push("501 5.5.2 only MAIL and RCPT have letters beyond ASCII, and those in UTF-8")
         elif self._offers_tls and not self._secure and command not in _BEFORE_TLS:
             await self.push("530 5.7.0 issue STARTTLS first")
         else:
@@ -285,7 +303,7 @@ class Dialog(SMTP):
                 if self._idle_commands > _MOST_IDLE_COMMANDS:
                     self.hang_up("421 4.7.0 too many commands without a message")
                     return
-            await self._run(command, method, argument.strip().decode("ascii"))
+            await self._run(command, method, text)
 
     async def _run(self, command: str, method: Any, argument: str) -> None:
         try:
@@ -321,9 +339,12 @@ class Dialog(SMTP):
             offers.append("STARTTLS")
         else:
             offers.append("AUTH PLAIN LOGIN")
-        offers.append("ENHANCEDSTATUSCODES")
+        offers += ["ENHANCEDSTATUSCODES", "DSN", "SMTPUTF8"]
         lines = [f"250-{offer}\r\n" for offer in offers[:-1]] + [f"250 {offers[-1]}\r\n"]
         self._replies.append("".join(lines).encode())
+
+    def _create_envelope(self) -> Transaction:
+        return Transaction()
 
     def _reset(self) -> None:
         self.envelope = self._create_envelope()
@@ -344,6 +365,7 @@ class Dialog(SMTP):
         else:
             self._reader.drop()  # what came in the clear does not count: RFC 3207 §4.2
             await self.push("220 2.0.0 go ahead")
+            self._reader.drop()  # nor what came while the reply left; from here to the switch of protocols nobody waits
             await self._shake_hands(context)
 
     async def _shake_hands(self, context: ssl.SSLContext) -> None:
@@ -375,7 +397,7 @@ class Dialog(SMTP):
 
     async def smtp_AUTH(self, argument: str) -> None:
         mechanism, _, initial = argument.partition(" ")
-        exchange = {"PLAIN": super().auth_PLAIN, "LOGIN": super().auth_LOGIN}.get(mechanism.upper())
+        exchange = {"PLAIN": self._hear_plain, "LOGIN": self._hear_login}.get(mechanism.upper())
         if await self.check_helo_needed("EHLO"):
             return
         if self._login is not None:
@@ -385,16 +407,30 @@ class Dialog(SMTP):
         elif exchange is None:
             await self.push("504 5.5.4 use AUTH PLAIN or AUTH LOGIN")
         else:
-            # aiosmtpd leads the exchange and says what is wrong with it; `_authenticate` hands us what it heard
-            heard = await exchange(self, [mechanism, initial] if initial else [mechanism])
-            if isinstance(heard.auth_data, LoginPassword):
-                await self._log_in(heard.auth_data)
+            await self._log_in(*await exchange(initial.strip()))
 
-    def _authenticate(self, mechanism: str, auth_data: Any) -> AuthResult:
-        return AuthResult(success=True, auth_data=auth_data)
+    async def _hear_plain(self, initial: str) -> tuple[bytes, bytes]:
+        return read_plain(decode_response(initial) if initial else await self._ask_client(b""))
 
-    async def _log_in(self, heard: LoginPassword) -> None:
-        found = await self._server.log_in(heard.login, heard.password, self.address)
+    async def _hear_login(self, initial: str) -> tuple[bytes, bytes]:
+        login = decode_response(initial) if initial else await self._ask_client(b"Username:")
+        return login, await self._ask_client(b"Password:")
+
+    async def _ask_client(self, challenge: bytes) -> bytes:
+        """Return what the client answers within AUTH. Raises Malformed when it is no answer, ConnectionResetError when
+        none comes: a login that was cut off is not a wrong one.
+        """
+        await self.push(b"334 " + base64.b64encode(challenge))
+        line = await self._read_line()
+        self._doing = _Doing.WORKING
+        if line is None:
+            raise ConnectionResetError
+        if len(line) > _AUTH_OCTETS:
+            raise Malformed("too long", "500 5.5.6 line too long")
+        return decode_response(line.strip().decode("ascii", "replace"))
+
+    async def _log_in(self, login: bytes, password: bytes) -> None:
+        found = await self._server.log_in(login, password, self.address)
         if isinstance(found, Login):
             self._login = found
             self.session.authenticated = True
@@ -416,49 +452,33 @@ class Dialog(SMTP):
             self._login, self.session.authenticated = None, False
             await self.push("530 5.7.0 your login has changed; log in again")
             return
-        path = _read_path(argument, "FROM:")
-        if path is None:
-            await self.push("501 5.1.7 syntax: MAIL FROM:<address>")
-        elif complaint := self._read_parameters(path[1]):
-            await self.push(complaint)
-        else:
-            self.envelope.mail_from = path[0]
-            await self.push("250 2.1.0 sender noted")
-
-    def _read_parameters(self, parameters: str) -> str | None:
-        """Return the reply to what is wrong with the parameters of MAIL, or None."""
-        for parameter in parameters.split():
-            key, _, value = parameter.upper().partition("=")
-            if key == "SIZE" and value.isdigit():
-                if int(value[:20]) > self._server.max_message_size:
-                    return self._too_large()
-            elif key == "BODY" and value in ("7BIT", "8BITMIME"):
-                pass  # the bytes themselves show what they are
-            elif key == "AUTH" and value:
-                pass  # RFC 4954 §5: to be taken from everybody, and believed from nobody
-            else:
-                return f"555 5.5.4 {parameter[:100]} is not known here"
-        return None
+        origin = read_mail(argument)
+        if origin.size is not None and origin.size > self._server.max_message_size:
+            await self.push(self._too_large())
+            return
+        self.envelope.origin, self.envelope.mail_from = origin, origin.return_path
+        await self.push("250 2.1.0 sender noted")
 
     async def smtp_RCPT(self, argument: str) -> None:
         if await self.check_helo_needed() or await self.check_auth_needed("RCPT"):
             return
-        if self.envelope.mail_from is None:
+        envelope = self.envelope
+        if envelope.mail_from is None:
             await self.push("503 5.5.1 MAIL comes first")
             return
-        path = _read_path(argument, "TO:")
-        if path is None:
-            await self.push("501 5.1.3 the address cannot be understood; syntax: RCPT TO:<address>")
-        elif path[1]:
-            await self.push(f"555 5.5.4 {path[1][:100]} is not known here")
-        elif not path[0]:
-            await self.push("550 5.1.3 an empty address receives nothing")
-        elif len(self.envelope.rcpt_tos) >= MOST_RECIPIENTS:
-            await self.push(f"452 4.5.3 no more than {MOST_RECIPIENTS} recipients in one message")
-        else:
-            if path[0] not in self.envelope.rcpt_tos:
-                self.envelope.rcpt_tos.append(path[0])
-            await self.push("250 2.1.5 recipient noted")
+        envelope.rcpt_commands += 1
+        if envelope.rcpt_commands > _MOST_RCPT:
+            self.hang_up("421 4.7.0 too many recipients")
+            return
+        address, wish = read_rcpt(argument, smtputf8=envelope.origin.smtputf8)
+        mailbox = same_mailbox(address)
+        if mailbox not in envelope.wishes:
+            if len(envelope.wishes) >= MOST_RECIPIENTS:
+                await self.push(f"452 4.5.3 no more than {MOST_RECIPIENTS} recipients in one message")
+                return
+            envelope.wishes[mailbox] = wish
+            envelope.rcpt_tos.append(address)
+        await self.push("250 2.1.5 recipient noted")
 
     async def smtp_DATA(self, argument: str) -> None:
         if await self.check_helo_needed() or await self.check_auth_needed("DATA"):
@@ -485,12 +505,30 @@ class Dialog(SMTP):
                 await self.push(complaint)
             else:
                 self._idle_commands = 0
-                recipients = tuple(self.envelope.rcpt_tos)
-                await self.push(await self._server.accept(self._login.login, recipients, data.message()))
+                reply = await self._server.accept(self._draft(self._login.login, data))
+                if reply[0] == "2":
+                    self._errors = 0  # twenty wrong addresses in a day's mail are nobody's attack
+                await self.push(reply)
         finally:
+            self._message_at = self.loop.time()
             self._server.release(self._reserved)
             self._reserved = 0
             self._reset()
+
+    def _draft(self, login: str, data: DataReader) -> Draft:
+        envelope = self.envelope
+        wishes = tuple(envelope.wishes.values())
+        return Draft(
+            login,
+            envelope.origin.return_path,
+            tuple(envelope.rcpt_tos),
+            data.message(),
+            data.digest(),
+            wishes if any(wish is not NO_WISH for wish in wishes) else (),
+            envelope.origin.smtputf8,
+            envelope.origin.envid,
+            envelope.origin.ret,
+        )
 
     async def _read_message(self, data: DataReader) -> str | None:
         """Read to the end of the message; return the reply to what is wrong with its bytes, or None."""
@@ -517,6 +555,8 @@ class Dialog(SMTP):
             return "452 4.3.1 too much mail comes in at this moment; try again later"
         if data.has_bare:
             return "550 5.6.11 the message has a CR or LF of its own; lines must end with CR LF"
+        if data.has_nul:  # some server on the way may take it out, and what it kept apart becomes an end of data
+            return "550 5.6.11 the message has a NUL octet (RFC 2045, 2.8)"
         if data.has_long_line:
             return f"550 5.6.0 the message has a line of more than {LONGEST_LINE} octets (RFC 5321, 4.5.3.1.6)"
         return None
@@ -530,33 +570,17 @@ class Dialog(SMTP):
     async def smtp_QUIT(self, argument: str) -> None:
         self.hang_up("221 2.0.0 bye")
 
-    async def challenge_auth(
-        self, challenge: str | bytes, encode_to_b64: bool = True, log_client_response: bool = False
-    ) -> Any:
-        self._doing, self._since = _Doing.WAITING, self.loop.time()
-        try:
-            return await super().challenge_auth(challenge, encode_to_b64, log_client_response)
-        except ValueError:  # from the stream: no end of line within its limit
-            self.hang_up("500 5.5.6 line too long")
-            raise ConnectionResetError from None
-        finally:
-            self._doing = _Doing.WORKING
-
 
 _COMMANDS: Final[dict[str, Any]] = {
     name.removeprefix("smtp_"): getattr(Dialog, name) for name in dir(Dialog) if name.startswith("smtp_")
 }
 
 
-def _read_path(argument: str, keyword: str) -> tuple[str, str] | None:
-    """Return address ("" for `<>`) and parameters, or None when they cannot be understood."""
-    if argument[: len(keyword)].upper() != keyword:
+def _as_text(argument: bytes, command: str) -> str | None:
+    """Return what stands behind the command, or None when it is in letters that this command does not have."""
+    if not argument.isascii() and command not in _UTF8:
         return None
-    text = argument[len(keyword) :].lstrip()
-    if text[:2] == "<>":
-        return "", text[2:].strip()
-    if text[:1] != "<":  # wrong, and widespread among scripts
-        bare, _, parameters = text.partition(" ")
-        text = f"<{bare}> {parameters}" if parameters else f"<{bare}>"
-    found = _PATH.match(text)
-    return (found[1], found[2] or "") if found else None
+    try:
+        return argument.strip().decode()
+    except UnicodeDecodeError:
+        return None

@@ -6,6 +6,7 @@ the agent's login, which no customer should answer to. Replaced: From, when the 
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from textwrap import wrap
 from typing import Final
@@ -19,8 +20,8 @@ _ANSWERED: Final = frozenset({"reply-to", "sender", "disposition-notification-to
 _LINE: Final = 76
 
 
-def refuse_header(facts: HeaderFacts) -> str | None:
-    """Return the reply to a header that we cannot finish safely, or None.
+def refuse_header(facts: HeaderFacts, hostname: str) -> str | None:
+    """Return the reply to a header that we cannot finish safely, or None. `hostname`: ours, as in our trace fields.
 
     A line that is no field makes some readers end the header there and others go on: what one of them takes for the
     sender's address would not be what we checked.
@@ -34,8 +35,15 @@ def refuse_header(facts: HeaderFacts) -> str | None:
         position = field.end
     if facts.block[position:]:
         return "550 5.6.0 the header has a line that is not a header field"
-    if len(facts.raw_values("received")) > MOST_HOPS:
-        return "554 5.4.6 the message has passed too many servers; it seems to run in a loop"
+    if not facts.has("received"):
+        return None
+    hops = facts.raw_values("received")
+    if len(hops) > MOST_HOPS:
+        return f"554 5.4.6 the message has passed {len(hops)} servers; it seems to run in a loop"
+    trace = _trace(hostname)
+    for hop in hops:
+        if found := trace.search(hop):
+            return f"554 5.4.6 the message has gone out from here as {found[1].decode()}; it seems to run in a loop"
     return None
 
 
@@ -66,6 +74,13 @@ def finish_header(
         position = field.end
     pieces.append(whole[position:])
     return b"".join(pieces)
+
+
+@lru_cache(maxsize=8)
+def _trace(hostname: str) -> re.Pattern[bytes]:
+    """Return what our own trace fields look like, once unfolded; its group is the queue id."""
+    host = re.escape(hostname).encode("ascii", "replace")
+    return re.compile(rb"(?i)(?:^|\s)by\s+" + host + rb"\s+\(mail-gateway\)\s+id\s+([0-9a-z]{1,10})\.\d")
 
 
 @lru_cache(maxsize=1024)

@@ -75,18 +75,24 @@ class Passwords:
         self._stored: dict[str, str | None] = {}
         self._changes = 0
 
+    async def recall(self, login: bytes, password: bytes) -> Login | None:
+        """Return the login if this very password was right a few minutes ago and still is. Costs no hash."""
+        name = _name(login)
+        expected = await self._hash_in_force(name)
+        if expected is None or self._digest(name, password, expected) not in self._verified:
+            return None
+        self._note(name, succeeded=True)
+        return Login(name, expected)
+
     async def verify(self, login: bytes, password: bytes) -> Login | None:
         """Return the login when agent and password are right and the agent is active, else None.
 
         Raises Unavailable when too many wait already, or the store is away.
         """
-        name = login.decode("utf-8", "replace").strip().lower()
+        if found := await self.recall(login, password):
+            return found
+        name = _name(login)
         expected = await self._hash_in_force(name)
-        if expected is not None:
-            digest = self._digest(name, password, expected)
-            if digest in self._verified:
-                self._note(name, succeeded=True)
-                return Login(name, expected)
         right = await self._check(expected or _NOBODY, password)
         if expected is None:
             return None
@@ -95,7 +101,7 @@ class Passwords:
             return None
         if await self._hash_in_force(name) != expected:  # changed or switched off while we were hashing
             return None
-        self._verified[digest] = None
+        self._verified[self._digest(name, password, expected)] = None
         self._note(name, succeeded=True)
         return Login(name, expected)
 
@@ -158,6 +164,10 @@ class Passwords:
             self._noted.pop(name, None)
         with contextlib.suppress(Unavailable):  # stopping: the mail itself is refused in its own words
             self._store.submit(agents.note_login, agents.LoginNote(name, succeeded, self._now()))
+
+
+def _name(login: bytes) -> str:
+    return login.decode("utf-8", "replace").strip().lower()
 
 
 def _matches(expected: str, password: bytes) -> bool:

@@ -14,18 +14,17 @@ import ssl
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final
 
 from gateway import events
 from gateway.config import Config, Listener
 from gateway.errors import Unavailable
-from gateway.outbound.acceptance import Acceptance, Workers
+from gateway.outbound.acceptance import Acceptance, Draft, Warnings, Workers
 from gateway.outbound.certificates import Certificates
 from gateway.outbound.dialog import HANDSHAKE_SECONDS, Dialog
+from gateway.outbound.logins import Logins, place_of
 from gateway.outbound.offers import Offers
 from gateway.outbound.passwords import Login, Passwords
-from gateway.outbound.patience import Patience
 from gateway.state.store import Store
 
 MOST_CONNECTIONS: Final = 2_000  # in all; a connection that waits costs about 30 KiB
@@ -48,7 +47,9 @@ class Bound:
 
 
 class SubmissionServer:
-    """`on_accepted(touchpoint id)` is called on the asyncio thread after each commit."""
+    """`on_accepted(touchpoint id)` is called on the asyncio thread after each commit. `offers`: what each touchpoint's
+    provider takes; `warnings`: what its agents should know of addresses. None: not known, there are none.
+    """
 
     def __init__(
         self,
@@ -58,12 +59,12 @@ class SubmissionServer:
         on_accepted: Callable[[str], None],
         passwords: Passwords | None = None,
         offers: Offers | None = None,
+        warnings: Warnings | None = None,
     ) -> None:
         self._current = current
-        self._offers = offers  # what each touchpoint's provider takes; None: not known
         self.passwords = passwords or Passwords(current, store)
         self._owns_passwords = passwords is None
-        self._door = Acceptance(current, store, workers, on_accepted)
+        self._door = Acceptance(current, store, workers, on_accepted, offers=offers, warnings=warnings)
         self._certificates: Certificates | None = None
         self._dialogs: set[Dialog] = set()
         self._from: Counter[str] = Counter()  # connections by address, also those still shaking hands
@@ -83,7 +84,7 @@ class SubmissionServer:
         """
         submission = self._current().gateway.submission
         self._loop = asyncio.get_running_loop()
-        self._patience = Patience(self._loop.time)
+        self._logins = Logins(self._current, self.passwords, self._loop.time, self._closing)
         if any(listener.scheme != "smtp+insecure" for listener in submission.listen):
             self._certificates = self._load_certificates()
         try:
@@ -213,7 +214,7 @@ class SubmissionServer:
 
     def _admits(self, address: str) -> bool:
         limit = self._current().gateway.submission.max_connections_per_address
-        group = _group(address)
+        group = place_of(address)
         if self._from[group] >= limit or self._from.total() >= MOST_CONNECTIONS:
             events.warn("too-many-connections", address=address)
             return False
@@ -221,7 +222,7 @@ class SubmissionServer:
         return True
 
     def _forget(self, address: str) -> None:
-        group = _group(address)
+        group = place_of(address)
         self._from[group] -= 1
         if not self._from[group]:
             del self._from[group]
@@ -266,26 +267,13 @@ class SubmissionServer:
         self._left.set()
 
     async def log_in(self, login: bytes, password: bytes, address: str) -> Login | str:
-        """Return the verified login, or the reply. A wrong one is answered late, and later each time."""
-        name = login.decode("utf-8", "replace").strip().lower()
-        try:
-            found = await self.passwords.verify(login, password)
-        except Unavailable as error:
-            events.warn("logins-unavailable", cause=str(error))
-            return "454 4.7.0 logins cannot be checked just now; try again later"
-        if found is not None:
-            self._patience.succeeded(address, name)
-            return found
-        events.login_failed(name, address)
-        if not self._trusts(address):
-            await self._pause(self._patience.failed(address, name))
-        return "535 5.7.8 wrong login or password"
+        return await self._logins.log_in(login, password, address)
 
     async def still_holds(self, login: Login) -> bool:
         return await self.passwords.still_holds(login)
 
-    async def accept(self, login: str, recipients: tuple[str, ...], message: bytes) -> str:
-        return await self._door.accept(login, recipients, message)
+    async def accept(self, draft: Draft) -> str:
+        return await self._door.accept(draft)
 
     def reserve(self, octets: int) -> bool:
         """Take memory for a message that is being received; False when all of it is taken."""
@@ -297,14 +285,6 @@ class SubmissionServer:
 
     def release(self, octets: int) -> None:
         self._reserved -= octets
-
-    def _trusts(self, address: str) -> bool:
-        networks = self._current().gateway.submission.trusted_networks
-        return any(ipaddress.ip_address(address.partition("%")[0]) in network for network in networks)
-
-    async def _pause(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._closing.wait(), seconds)
 
 
 def _bind_everywhere(port: int) -> list[socket.socket]:
@@ -347,10 +327,3 @@ def _has_ipv6() -> bool:
 
 def _is_loopback(host: str) -> bool:
     return ipaddress.ip_address(host.partition("%")[0]).is_loopback
-
-
-@lru_cache(maxsize=4096)
-def _group(address: str) -> str:
-    """Return what counts as one client: an IPv4 address, or the /64 that one IPv6 customer has to choose from."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    return address if ip.version == 4 else str(ipaddress.ip_network((int(ip) >> 64 << 64, 64)))

@@ -14,7 +14,6 @@ import pytest
 from gateway.errors import Unavailable
 from gateway.outbound import passwords as module
 from gateway.outbound.passwords import Login, Passwords, hash_password
-from gateway.outbound.patience import Patience
 from gateway.state import agents
 from gateway.state.store import Store
 from tests.support.submission import HASH, PASSWORD, hash_cheaply
@@ -215,15 +214,3 @@ def test_logins_are_noted_but_not_each_one(bench: Bench) -> None:
     wait_until(lambda: (facts := bench.facts("ana")) and facts.failures == 0, "the good login is noted")
     bench.verify("nobody")
     assert bench.facts("nobody") is None
-
-
-def test_patience_grows_with_each_failure_and_ends_with_a_good_login() -> None:
-    seconds = 0.0
-    patience = Patience(lambda: seconds)
-    assert [patience.failed("192.0.2.1", "ana") for _ in range(7)] == [0.5, 1, 2, 4, 8, 16, 16]
-    assert patience.failed("192.0.2.1", "ben") == 0.5
-    assert patience.failed("192.0.2.2", "ana") == 0.5
-    patience.succeeded("192.0.2.1", "ana")
-    assert patience.failed("192.0.2.1", "ana") == 0.5
-    seconds = 901.0
-    assert patience.failed("192.0.2.1", "ana") == 0.5

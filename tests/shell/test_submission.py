@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import re
 import select
 import smtplib
@@ -77,6 +78,14 @@ def refusal(client: smtplib.SMTP, letter: str | bytes, sender: str = "x@example.
     return f"{error.value.smtp_code} {text.decode() if isinstance(text, bytes) else text}"
 
 
+_numbers = itertools.count()
+
+
+def another() -> str:
+    """A letter that nobody has sent before: the same one again would be taken for a lost 250."""
+    return LETTER.replace("one@client", f"{next(_numbers)}@client")
+
+
 def send(client: smtplib.SMTP, letter: str | bytes, to: list[str] = TO) -> int:
     """Submit; return the queue id."""
     client.mail("ana@example.com")
@@ -105,7 +114,7 @@ def test_each_listener_takes_a_login_and_a_message(
         client.ehlo()
         client.user, client.password = "Ana@Example.com", PASSWORD
         assert client.auth(mechanism[5:], getattr(client, mechanism))[0] == 235
-        queue_id = send(client, LETTER)
+        queue_id = send(client, another())
         assert rig.stored(queue_id).endswith(b"\r\n\r\nHello Kim\r\n")
         client.quit()
     assert rig.woken == ["support", "support"]
@@ -117,8 +126,9 @@ def test_what_is_offered_depends_on_tls(rig: Rig) -> None:
     clear.ehlo()
     assert "auth" not in clear.esmtp_features
     assert clear.esmtp_features["size"] == "35000000"
-    assert {"8bitmime", "pipelining", "enhancedstatuscodes", "starttls"} <= set(clear.esmtp_features)
-    assert "smtputf8" not in clear.esmtp_features
+    offered = {"8bitmime", "pipelining", "enhancedstatuscodes", "starttls", "dsn", "smtputf8"}
+    assert offered <= set(clear.esmtp_features)
+    assert not {"chunking", "binarymime"} & set(clear.esmtp_features)
     for command in (f"AUTH PLAIN {PLAIN}", "MAIL FROM:<ana@example.com>"):
         assert clear.docmd(command) == (530, b"5.7.0 issue STARTTLS first")
     clear.starttls(context=rig.tls())
@@ -243,7 +253,8 @@ def test_a_broken_handshake_costs_only_its_own_connection(rig: Rig) -> None:
     send(rig.login(scheme="smtps"), LETTER)
 
 
-def test_a_client_that_does_not_read_its_last_reply_is_dropped(rig: Rig) -> None:
+def test_a_client_that_does_not_read_its_last_reply_is_dropped(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.outbound.dialog._MOST_RCPT", 10_000_000)
     plug = logged_in(rig)
     (dialog,) = rig.server._dialogs
     plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -360,10 +371,16 @@ def test_every_reply_carries_an_enhanced_code(rig: Rig) -> None:
         ('MAIL FROM:<"a b"@b.example>', "250 2.1.0"),
         ("MAIL FROM:<a@b.example> SIZE=35000001", "552 5.3.4"),
         ("MAIL FROM:<a@b.example> SIZE=99999999999999999999999999999", "552 5.3.4"),
-        ("MAIL FROM:<a@b.example> SMTPUTF8", "555 5.5.4"),
-        ("MAIL FROM:<a@b.example> BODY=BINARYMIME", "555 5.5.4"),
-        ("MAIL FROM:<a@b.example> RET=HDRS", "555 5.5.4"),
-        ("MAIL FROM:<\xe9@b.example>", "553 5.6.7"),
+        ("MAIL FROM:<a@b.example> SMTPUTF8", "250 2.1.0"),
+        ("MAIL FROM:<a@b.example> BODY=BINARYMIME", "501 5.5.4"),
+        ("MAIL FROM:<a@b.example> RET=HDRS ENVID=QQ314159", "250 2.1.0"),
+        ("MAIL FROM:<a@b.example> HOLDFOR=5", "555 5.5.4"),
+        ("MAIL FROM:<\xe9@b.example>", "501 5.5.2"),  # no UTF-8
+        ("MAIL FROM:<\xc3\xa9@b.example>", "553 5.6.7"),
+        ("MAIL FROM:<\xc3\xa9@b.example> SMTPUTF8", "250 2.1.0"),
+        ("MAIL FROM:<a@b.example>\tX", "501 5.1.7"),
+        ("MAIL FROM:<a\0@b.example>", "501 5.5.2"),
+        ("MAIL FROM:<a@b.example> ENVID=\rX", "501 5.5.2"),
         ("MAIL FROM:<a b@c>", "501 5.1.7"),
         ("MAIL FROM:<a@b@c>", "501 5.1.7"),
         ("MAIL TO:<a@b.example>", "501 5.1.7"),
@@ -378,7 +395,11 @@ def test_mail_from(rig: Rig, command: str, reply: str) -> None:
     ("command", "reply"),
     [
         ("RCPT TO:<a@[192.0.2.1]>", "250 2.1.5"),
-        ("RCPT TO:<a@b.example> NOTIFY=NEVER", "555 5.5.4"),
+        ("RCPT TO:<a@b.example> NOTIFY=NEVER", "250 2.1.5"),
+        ("RCPT TO:<a@b.example> NOTIFY=NEVER,DELAY", "501 5.5.4"),
+        ("RCPT TO:<a@b.example> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;a+2Bb@c.example", "250 2.1.5"),
+        ("RCPT TO:<\xc3\xa9@b.example>", "553 5.6.7"),
+        ("VRFY \xc3\xa9@b.example", "501 5.5.2"),
         ("RCPT TO:<>", "550 5.1.3"),
         ("RCPT TO:<a>", "501 5.1.3"),
         ("RCPT TO:<a@b..example>", "501 5.1.3"),
@@ -427,38 +448,6 @@ def test_a_client_may_send_all_and_close_its_side(rig: Rig) -> None:
 
 
 # --- the message -----------------------------------------------------------------------------------------------------
-
-SMUGGLED = f"{ENVELOPE}DATA\r\nFrom: support@example.com\r\n\r\nsmuggled\r\n.\r\n"
-
-
-@pytest.mark.parametrize(
-    "end",
-    [
-        "\n.\n",
-        "\n.\r\n",
-        "\r\n.\n",
-        "\r.\r",
-        "\r\n.\r",
-        "\r.\r\n",
-        "\r\r\n.\r\r\n",
-        "\n\n.\r\n",
-        "\r\n\0.\r\n",
-        "\r\n.\0\r\n",
-    ],
-    ids=repr,
-)
-def test_nothing_but_the_true_end_ends_a_message(rig: Rig, end: str) -> None:
-    """The published variants of SMTP smuggling: a second message hides behind something like an end of data."""
-    plug = logged_in(rig)
-    found = talk(plug, f"{ENVELOPE}DATA\r\n{LETTER}body{end}{SMUGGLED}NOOP\r\n", 5)
-    assert [reply[:3] for reply in found[:3]] == ["250", "250", "354"]
-    if "\0" in end:  # no line break of its own: one message with an odd line in it
-        assert found[3].startswith("250")
-        assert len(rig.outbox()) == 1
-    else:
-        assert found[3].startswith("550 5.6.11")
-        assert rig.outbox() == []
-    assert found[4].startswith("250 2.0.0 OK")
 
 
 @pytest.mark.parametrize("bare", ["a\rb", "a\nb", "\n", "\r"], ids=repr)

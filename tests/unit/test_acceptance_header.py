@@ -83,7 +83,7 @@ def test_a_message_of_nothing_but_a_header_is_finished_too() -> None:
          "loop"],
 )  # fmt: skip
 def test_a_header_that_readers_may_take_differently_is_refused(raw: bytes, status: str | None) -> None:
-    reply = refuse_header(scan(raw))
+    reply = refuse_header(scan(raw), "gateway.example")
     assert (reply or "")[:9] == (status or "")
 
 
