@@ -34,6 +34,7 @@ from gateway.inbound.room import Room
 from gateway.model import to_ms
 from gateway.outbound import dispatcher, pool
 from gateway.outbound.offers import Offers
+from gateway.outbound.signing import Signer
 from gateway.outbound.submission import SubmissionServer
 from gateway.rulebook import Rulebook
 from gateway.state import lanes, offers, outbox
@@ -145,6 +146,7 @@ class Daemon:
         self._workers = WorkerPool()
         self._supervisor = Supervisor(nursery, self._health)
         self._intake = Intake(store, self._current)
+        self._signer = Signer(store)
         self._offers = Offers(store, await store.read(offers.all_offers))
         self._submission = SubmissionServer(
             self._current, store, self._workers, self._doorbell.ring, offers=self._offers
@@ -261,6 +263,7 @@ class Daemon:
                     doorbell=self._doorbell,
                     health=self._health,
                     offers=self._offers,
+                    sign=self._signer.signs_for(touchpoint),
                 )
 
         self._supervisor.start(touchpoint.id, kind, settings, run)
@@ -310,6 +313,7 @@ class Daemon:
         finally:
             systemd.notify(READY=1)
         self._report_rules()
+        self._signer.forget()  # a key may be another one under the same name
         self._bridge.loop.call_soon_threadsafe(self._submission.apply, self._current())
         # Perhaps the file of a password was mended, which no setting shows: what waits tries again at once
         waiting = [

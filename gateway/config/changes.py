@@ -90,6 +90,7 @@ def outbound_settings(touchpoint: Touchpoint) -> Hashable:
         touchpoint.password,
         touchpoint.auth,
         touchpoint.ca_file,
+        touchpoint.dkim,
         touchpoint.pace,
     )
 

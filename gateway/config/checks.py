@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from gateway.config import content, pending, reach, watching
+from gateway.config import content, dkim, pending, reach, watching
 from gateway.config.document import Document
 from gateway.config.draft import Draft, Entry
 from gateway.config.files import why_unreadable
@@ -38,6 +38,7 @@ def find_problems(draft: Draft) -> Iterator[Problem]:
         yield from _check_twice(draft, rules)
         yield from watching.find_problems(draft, rules)
         yield from _check_touchpoints(draft, rules)
+        yield from dkim.find_problems(draft, rules)
         yield from _check_touchpoint_names(draft, rules)
         yield from _check_queue_names(draft, rules)
         yield from _check_hours_names(draft, rules)
@@ -240,11 +241,6 @@ def _check_touchpoints(draft: Draft, document: Document) -> Iterator[Problem]:
                     entry.path,
                     f'{shown} {verb} but names no server; add {key} = "{key}s://{key}.example.com", or a provider',
                 )
-        if touchpoint.dkim is not None and touchpoint.provider != "custom":
-            yield document.problem(
-                (*entry.path, "dkim"),
-                f"dkim is for custom touchpoints: {touchpoint.provider} signs by itself; remove it",
-            )
         if touchpoint.ca_file is not None:
             yield from _check_authority(draft, document, (*entry.path, "ca_file"), touchpoint.ca_file)
         lacks_password = touchpoint.password is None and "password" not in entry.wrong

@@ -25,7 +25,6 @@ RULES: Final[dict[str, tuple[Any, ...]]] = {
     "touchpoint.auth": ("password",),
     "touchpoint.sent_copy": (),
     "touchpoint.preview_roles": ([],),
-    "touchpoint.dkim": (),
     "touchpoint.signature.when": ("always",),
     "touchpoint.signature.strip_client_signature": (False,),
     "touchpoint.auto_reply": (),

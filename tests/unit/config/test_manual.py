@@ -21,6 +21,8 @@ from gateway.config.rules_file import RulesFile
 from gateway.config.sentences import keys_of, model_in
 from gateway.config.values import show_duration
 from gateway.errors import Severity
+from tests.support import dkim_keys
+from tests.support.dkim_keys import pem_of
 from tests.unit.config.writing import PNG
 
 ETC = Path(__file__).parents[3] / "etc"
@@ -152,7 +154,7 @@ def test_the_examples_are_a_configuration_without_a_mistake(tmp_path: Path) -> N
     for text in ("signatures/support.html", "signatures/support.txt", "templates/reset.html", "templates/reset.txt"):
         (tmp_path / text).write_text("{{ agent.name }}, {{ agent.title }} {{ agent.phone }}")
     for secret in ("support", "dkim.pem", "microsoft", "microsoft.pem", "service-account.json"):
-        (tmp_path / "secrets" / secret).write_text("x")
+        (tmp_path / "secrets" / secret).write_text(pem_of(dkim_keys.rsa()) if secret == "dkim.pem" else "x")
         (tmp_path / "secrets" / secret).chmod(0o600)
     loaded = config.load(tmp_path / "gateway.toml")
     assert loaded.touchpoints["support"].active
