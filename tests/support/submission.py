@@ -59,6 +59,8 @@ class Rig:
         touchpoints: Sequence[dict[str, Any]] = TOUCHPOINTS,
         workers: Any = None,
         sockets: Sequence[socket.socket] | None = None,
+        offers: Any = None,
+        warnings: Any = None,
     ) -> None:
         self.home = home
         self.authority = authority
@@ -77,15 +79,19 @@ class Rig:
         self._loop = loop_factory()
         self._thread = threading.Thread(target=self._loop.run_forever, name="aio")
         self._thread.start()
-        self.server = self.run(self._start, workers or NoWorkers(), sockets)
+        self.server = self.run(self._start, workers or NoWorkers(), sockets, offers, warnings)
         self._clients: list[smtplib.SMTP | socket.socket] = []
 
     def _touchpoint(self, keys: dict[str, Any]) -> dict[str, Any]:
         servers = {"imap": "imap+insecure://127.0.0.1:1", "smtp": "smtp+insecure://127.0.0.1:1"}
         return {"active": True, "password": "env:NONE", **servers, **keys}
 
-    async def _start(self, workers: Any, sockets: Sequence[socket.socket] | None) -> SubmissionServer:
-        server = SubmissionServer(lambda: self.config, self.store, workers, self.woken.append)
+    async def _start(
+        self, workers: Any, sockets: Sequence[socket.socket] | None, offers: Any, warnings: Any
+    ) -> SubmissionServer:
+        server = SubmissionServer(
+            lambda: self.config, self.store, workers, self.woken.append, offers=offers, warnings=warnings
+        )
         await server.start(sockets)
         return server
 
