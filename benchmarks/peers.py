@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from tests.support import postfix
@@ -98,6 +99,10 @@ class Postfix(postfix.Postfix):
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def queue(self) -> Path:
+        return self._home / "queue"
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -166,6 +166,11 @@ class Dovecot(Mailboxes):
         for port in (self.imap_port, self.imaps_port, self.lmtp_port):
             self._process.wait_for_port(port)
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self) -> None:
         """As a provider's outage: sessions are cut, ports are closed, mailboxes stay."""
         if self._process is not None:
