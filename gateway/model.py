@@ -38,6 +38,11 @@ def read_id(text: str) -> int | None:
     return number if 0 < number < 1 << 46 else None
 
 
+def id_at(ms: int) -> int:
+    """Return the id that was handed out at a time, in ms since 1970, when ids had not run ahead of the clock."""
+    return ms - _ID_EPOCH_MS
+
+
 class IdSource:
     """Numbers for messages, conversations and outgoing mail alike: one sequence, so that an id never needs a kind.
 

@@ -12,6 +12,8 @@ from gateway.cli import arguments, client, show
 from gateway.cli.reading import harmless, readable
 from gateway.text import clean
 
+_NOTE_LETTERS = 1_000
+
 
 def add(commands: Any, config: argparse.ArgumentParser) -> None:
     group = commands.add_parser("queue", help="inbound conversations and notices").add_subparsers(
@@ -60,6 +62,8 @@ def show_(options: argparse.Namespace) -> int:
     for message in found["messages"]:
         print()
         print(f"{_line(message)}  {clean(message['from'] or '')}  {message['size']} bytes")
+        if message["note"]:
+            print(f"  {clean(message['note'], _NOTE_LETTERS)}")
         show.table(
             ("STEP", "DETAIL", "VERDICT"),
             ((step["step"], step["detail"], step["verdict"]) for step in message["trail"]),
@@ -88,7 +92,8 @@ def read(options: argparse.Namespace) -> int:
             elif options.raw:
                 _print_raw(raw)
             else:
-                print("\n" * (number > 0) + f"{_line(message)}\n\n{readable(raw)}")
+                note = f"\n{clean(message['note'], _NOTE_LETTERS)}" if message["note"] else ""
+                print("\n" * (number > 0) + f"{_line(message)}{note}\n\n{readable(raw)}")
     if options.json:
         show.as_json(messages)
     return 0

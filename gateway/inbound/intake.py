@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import trio
 
@@ -19,10 +20,13 @@ from gateway import events
 from gateway.config import Config
 from gateway.errors import NotStored, Unavailable
 from gateway.mime.scan import scan
-from gateway.model import UNROUTED, Arrival, Placeholder, Role, Verdict, show_id
+from gateway.model import UNROUTED, Arrival, MessageClass, Placeholder, Role, Step, Verdict, show_id
 from gateway.rules.chain import Chain, compile_chain, last_resort
-from gateway.rules.conversation import Ties, is_reopening, ties_of
-from gateway.state import mailboxes, queues, raw
+from gateway.rules.conversation import Ties, is_reopening, thread_keys, ties_of
+from gateway.rules.dsn import read_report
+from gateway.rules.returned import interpret, queue_of_writer
+from gateway.state import bounces, mailboxes, queues, raw
+from gateway.state.bounces import HardBounces, Returned
 from gateway.state.mailboxes import ArrivalResult, NewArrival
 from gateway.state.queues import Routed, RoutedResult, Unrouted
 from gateway.state.store import Store
@@ -30,6 +34,8 @@ from gateway.state.ticket import Ticket
 
 LAST_TRY = 3  # begun twice and never finished: the message, or what it meets here, ends the process
 UNREAD_SUBJECT = "(a message that could not be read)"
+# Who writes from an address, or answers from it by a machine, has a mailbox there
+_FROM_PEOPLE = frozenset({MessageClass.HUMAN, MessageClass.AUTO_REPLY})
 _RETRY_SECONDS = (1, 5, 15, 60)  # for messages that are stored and could not be routed; the last one repeats
 
 
@@ -37,7 +43,7 @@ class Intake:
     """Takes arrivals in and finds what was left half done. Used from Trio only.
 
     `current`: the configuration in force; read once a batch, so that no message sees half of two. `wake`: called with
-    the names of queues that have something new.
+    the names of queues that have something new. `hard`: learns which addresses bounced for good, and which are in use.
     """
 
     def __init__(
@@ -47,8 +53,10 @@ class Intake:
         *,
         wake: Callable[[Sequence[str]], None] = lambda names: None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        hard: HardBounces | None = None,
     ) -> None:
         self._store = store
+        self._hard = hard if hard is not None else HardBounces()
         self._current = current
         self._wake = wake
         self._now_ms = now_ms
@@ -166,7 +174,7 @@ class Intake:
             if chain is None:
                 routed = self._unread(message, config, unread or "")
             else:
-                routed = self._judge(message, config, chain)
+                routed = await self._judge(message, config, chain)
             decided.append((routed, self._store.submit(queues.route, routed)))
             await trio.lowlevel.checkpoint()  # the judging is ours to bound, the number of messages is not
         placed: dict[int, RoutedResult] = {}
@@ -205,17 +213,28 @@ class Intake:
         )
         if UNROUTED in result.queues:
             events.warn("unrouted", queue_id=show_id(message.id), touchpoint=message.touchpoint)
+        self._learn(routed)
         self._wake(result.queues)
         return result
 
-    def _judge(self, message: Unrouted, config: Config, chain: Chain) -> Routed:
+    def _learn(self, routed: Routed) -> None:
+        """Tell of what a report has changed, now that it is on disk."""
+        if routed.redeems:
+            self._hard.forget(routed.touchpoint, routed.sender)
+        if (returned := routed.returned) is None or routed.verdict.quarantine or routed.verdict.discard:
+            return
+        self._hard.learn(routed.touchpoint, returned.hard, routed.at)
+        for _, note in returned.bounced:
+            events.say("bounced", queue_id=show_id(returned.outbox), report=show_id(routed.id), note=note)
+
+    async def _judge(self, message: Unrouted, config: Config, chain: Chain) -> Routed:
         try:
             facts = scan(message.head)
             if message.placeholder is Placeholder.BLIND:  # what it says is ours: no rule is about that
                 verdict = self._last_resort(message, config, "nothing of the message could be had")
             else:
                 verdict = chain.decide(message.touchpoint, facts, message.size, junk=message.junk)
-            return Routed(
+            routed = Routed(
                 id=message.id,
                 touchpoint=message.touchpoint,
                 verdict=verdict,
@@ -228,9 +247,40 @@ class Intake:
                 conversation=self._store.ids.next(),
                 at=self._now_ms(),
             )
+            if verdict.message_class is MessageClass.BOUNCE:
+                return await self._understand(routed, message, config)
+            if verdict.message_class in _FROM_PEOPLE:
+                known = self._hard.of(message.touchpoint, facts.from_.address)
+                return replace(routed, redeems=known is not None)
+            return routed
         except Exception as error:
             events.bug("judging-failed", error, queue_id=show_id(message.id), touchpoint=message.touchpoint)
             return self._unread(message, config, f"judging it failed: {type(error).__name__}")
+
+    async def _understand(self, routed: Routed, message: Unrouted, config: Config) -> Routed:
+        """Return a bounce with what it says, and with the message of ours that it is about, if it is."""
+        report = read_report(message.head)
+        found = await self._store.read(bounces.find, routed.touchpoint, report, routed.at)
+        meaning = interpret(report, found.sent, is_known=found.is_known)
+        about = thread_keys(routed.touchpoint, (*report.message_ids, *report.related)) if found.is_known else ()
+        routed = replace(routed, note=meaning.note, about=about)
+        if (sent := found.sent) is None:
+            return replace(routed, is_reopening=routed.is_reopening and meaning.is_failure)
+        writer = config.agents.get(sent.agent.lower())
+        is_told = meaning.is_wanted and writer is not None and writer.active
+        step = Step("bounce", f"about {show_id(sent.id)}", "joined to what it is about")
+        return replace(
+            routed,
+            verdict=replace(routed.verdict, trail=(*routed.verdict.trail, step)),
+            is_reopening=meaning.is_failure,
+            returned=Returned(
+                sent.id,
+                queue_of_writer(sent) if is_told else None,
+                adopts=meaning.is_failure,
+                bounced=meaning.bounced,
+                hard=meaning.hard,
+            ),
+        )
 
     def _unread(self, message: Unrouted, config: Config, cause: str) -> Routed:
         return Routed(

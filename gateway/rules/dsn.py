@@ -15,14 +15,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 from gateway.mime.charset import charset
 from gateway.mime.scan import HeaderFacts, parse_addresses, scan
 from gateway.mime.structure import Bounds, Part
 from gateway.mime.structure import scan as scan_structure
+from gateway.mime.trace import traces
 from gateway.mime.transfer import decode
-from gateway.model import read_id
 from gateway.text import clean
 
 READ_BYTES: Final = 256 * 1024  # of the report; what was returned whole may go on for megabytes
@@ -89,23 +89,17 @@ class Told:
         return self.status.startswith("5") or (not self.status and 500 <= self.code < 600)
 
 
-class Trace(NamedTuple):
-    """A field of ours in the returned header: that attempt had reached somebody."""
-
-    outbox: int
-    attempt: int
-
-
 @dataclass(frozen=True, slots=True)
 class Report:
     """What was read. `message_ids`: of the message that the report is about, the surest first; `related`: ids that it
-    answered. `envelope_id`: what the sender gave as ENVID. `general`: of nobody by name, for a report that names none.
+    answered. `traces`: (queue id, attempt) of our own fields in the returned header. `envelope_id`: what the sender
+    gave as ENVID. `general`: of nobody by name, for a report that names none.
     """
 
     recipients: tuple[Told, ...] = ()
     message_ids: tuple[str, ...] = ()
     related: tuple[str, ...] = ()
-    traces: tuple[Trace, ...] = ()
+    traces: tuple[tuple[int, int], ...] = ()
     envelope_id: str = ""
     general: Told = Told("", Action.FAILED, is_named=False)
 
@@ -145,7 +139,9 @@ def read_report(raw: bytes) -> Report:
         tuple(recipients[:RECIPIENTS]),
         _first(_message_ids(sources, about, facts)),
         _first(one for source in (*sources, facts) for one in (*source.in_reply_to, *reversed(source.references))),
-        tuple(dict.fromkeys(trace for source in sources for trace in _traces(source)))[:_TRACES],
+        tuple(dict.fromkeys((trace.queue_id, trace.attempt) for one in sources for trace in traces(one.block)))[
+            :_TRACES
+        ],
         _envelope_id(about),
         general,
     )
@@ -163,8 +159,6 @@ def _first(found: Iterable[str]) -> tuple[str, ...]:
 
 # --- which message it was --------------------------------------------------------------------------------------------
 
-# attempt.trace_field writes it; a provider may fold it in another place
-_TRACE: Final = re.compile(r"\(mail-gateway\) {1,4}id {1,4}([0-9a-z]{7,10})\.(\d{1,6})\b", re.IGNORECASE)
 # seen in the part for machines: Gmail has the first one, gateways of X.400 the other
 _ID_FIELDS: Final = ("x-original-message-id", "original-message-id")
 
@@ -186,13 +180,6 @@ def _id(value: str) -> str:
     if not value or "@" not in value or " " in value:
         return ""
     return value if value.startswith("<") else f"<{value}>"
-
-
-def _traces(source: HeaderFacts) -> Iterator[Trace]:
-    for value in source.raw_values("received")[:50]:
-        text = " ".join(value[:1_000].decode("latin-1").split())
-        if (found := _TRACE.search(text)) and (number := read_id(found[1])) is not None:
-            yield Trace(number, int(found[2]))
 
 
 def _envelope_id(about: Sequence[HeaderFacts]) -> str:

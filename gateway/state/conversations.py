@@ -144,11 +144,12 @@ def show_conversation(db: sqlite3.Connection, id: int) -> dict[str, Any] | None:
             "size": row[7],
             "quarantined": bool(row[8]),
             "discarded": bool(row[9]),
+            "note": row[13],
             "trail": json.loads(row[10] or "[]"),
         }
         for row in db.execute(
             "SELECT id, internal_at, sender, sender_name, subject, message_id, class, size, quarantine, discarded,"
-            f" trail, {_CAME_AT}, origin FROM message WHERE conversation = ?",
+            f" trail, {_CAME_AT}, origin, note FROM message WHERE conversation = ?",
             (conversation,),
         )
     }
@@ -165,6 +166,7 @@ def show_conversation(db: sqlite3.Connection, id: int) -> dict[str, Any] | None:
             "size": row[6],
             "quarantined": False,
             "discarded": False,
+            "note": None,
             "trail": [],
         }
         for row in db.execute(
@@ -176,21 +178,21 @@ def show_conversation(db: sqlite3.Connection, id: int) -> dict[str, Any] | None:
 
 
 def find_messages(db: sqlite3.Connection, id: int) -> list[dict[str, Any]]:
-    """Return `id`, `direction`, `at`, `message_id` and `size` of a conversation's messages, in and out, in order of
-    time, or of the one message that has this id. Their bytes: `raw.load`, or chunk by chunk.
+    """Return `id`, `direction`, `at`, `message_id`, `size` and `note` of a conversation's messages, in and out, in
+    order of time, or of the one message that has this id. Their bytes: `raw.load`, or chunk by chunk.
     """
     for column in ("conversation", "id"):
         rows = db.execute(
             "SELECT id, CASE origin WHEN 'sent' THEN 'outbound' ELSE 'inbound' END, internal_at, message_id, size,"
-            f" {_CAME_AT} AS place FROM message WHERE {column} = ? UNION ALL"
-            f" SELECT id, 'outbound', accepted_at, message_id, size, accepted_at FROM outbox WHERE {column} = ?"
+            f" {_CAME_AT} AS place, note FROM message WHERE {column} = ? UNION ALL"
+            f" SELECT id, 'outbound', accepted_at, message_id, size, accepted_at, NULL FROM outbox WHERE {column} = ?"
             " ORDER BY place, id",
             (id, id),
         ).fetchall()
         if rows:
             break
-    names = ("id", "direction", "at", "message_id", "size")
-    return [dict(zip(names, (show_id(row[0]), row[1], _time(row[2]), *row[3:5]), strict=True)) for row in rows]
+    names = ("id", "direction", "at", "message_id", "size", "note")
+    return [dict(zip(names, (show_id(row[0]), row[1], _time(row[2]), *row[3:5], row[6]), strict=True)) for row in rows]
 
 
 def count_open(db: sqlite3.Connection) -> Mapping[str, tuple[int, datetime]]:

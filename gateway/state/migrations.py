@@ -149,6 +149,11 @@ CREATE TABLE offer (
     touchpoint TEXT PRIMARY KEY, size INTEGER, eight_bit INTEGER NOT NULL, smtputf8 INTEGER NOT NULL,
     dsn INTEGER NOT NULL, seen_at INTEGER NOT NULL) WITHOUT ROWID;
 
+-- A recipient that a report says has not got the message after all. text: one plain sentence; message: the report.
+CREATE TABLE bounced (
+    outbox INTEGER NOT NULL, number INTEGER NOT NULL, at INTEGER NOT NULL, text TEXT NOT NULL, message INTEGER NOT NULL,
+    PRIMARY KEY (outbox, number)) WITHOUT ROWID;
+
 -- Addresses that bounced for good. text: one plain sentence; outbox: what bounced, NULL: not known.
 CREATE TABLE hard_bounce (
     touchpoint TEXT NOT NULL, address TEXT NOT NULL, at INTEGER NOT NULL, text TEXT NOT NULL, outbox INTEGER,

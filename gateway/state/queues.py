@@ -23,7 +23,8 @@ from gateway.model import (
     show_id,
 )
 from gateway.rules.conversation import ConversationState, Ties, answer, begin, follow, place, thread_key
-from gateway.state import raw
+from gateway.state import bounces, raw
+from gateway.state.bounces import Returned
 from gateway.state.conversations import Conversation, as_json, load
 from gateway.state.quarantine import BY_JUNK, BY_US
 from gateway.state.raw import Chunk
@@ -43,7 +44,11 @@ _TAGS_KEPT: Final = 50  # of one conversation, however long it goes on
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """Everything decided about one arrival. `conversation`: the id to use when it begins one. `at`: milliseconds."""
+    """Everything decided about one arrival. `conversation`: the id to use when it begins one. `at`: milliseconds.
+
+    `returned`: what it reports about a message of ours; `about`: thread keys of that message. `note`: one plain
+    sentence that stands beside it. `redeems`: the sender's address had bounced for good, and is in use.
+    """
 
     id: int
     touchpoint: str
@@ -56,6 +61,10 @@ class Routed:
     is_reopening: bool
     conversation: int
     at: int
+    returned: Returned | None = None
+    about: tuple[int, ...] = ()
+    note: str = ""
+    redeems: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +83,17 @@ def route(db: sqlite3.Connection, items: Sequence[Routed]) -> Sequence[RoutedRes
     that never arrived.
     """
     messages = _messages(db, {item.id for item in items})
-    keys = {key for item in items for key in (*item.ties.own, *item.ties.parents)}
+    keys = {key for item in items for key in (*item.about, *item.ties.own, *item.ties.parents)}
     threads = find_threads(db, keys)
+    homes = bounces.homes(db, [item.returned.outbox for item in items if item.returned is not None])
     known = load(
         db,
         {threads[key] for key in keys if key in threads}
-        | {conversation for message in messages.values() if (conversation := message.conversation)},
+        | {conversation for message in messages.values() if (conversation := message.conversation)}
+        | {home.conversation for home in homes.values() if home.conversation is not None},
     )
     tied: dict[int, int] = {}
+    adopted: list[tuple[int, int]] = []
     written: list[tuple[Routed, _Message, Conversation, tuple[Step, ...]]] = []
     results: list[RoutedResult] = []
     for item in items:
@@ -94,7 +106,15 @@ def route(db: sqlite3.Connection, items: Sequence[Routed]) -> Sequence[RoutedRes
             continue
         if (verdict := _as_people_want(item.verdict, message)) is not item.verdict:
             item = replace(item, verdict=verdict)
-        found, step = _join(item, message, threads, known)
+        if item.returned is not None and (verdict.quarantine or verdict.discard):
+            item = replace(item, returned=None)  # nothing follows from what nobody is to believe
+        home = homes.get(item.returned.outbox) if item.returned is not None else None
+        found, step = _join(item, message, home, threads, known)
+        if home is not None and item.returned is not None and home.conversation is None and item.returned.adopts:
+            adopted.append((item.returned.outbox, found.id))
+            homes[item.returned.outbox] = replace(home, conversation=found.id)
+            if home.message_id and (key := thread_key(home.touchpoint, home.message_id)) not in threads:
+                threads[key] = tied[key] = found.id
         for key in (*item.ties.own, *item.ties.parents):
             if key not in threads:
                 threads[key] = tied[key] = found.id
@@ -103,6 +123,13 @@ def route(db: sqlite3.Connection, items: Sequence[Routed]) -> Sequence[RoutedRes
         written.append((item, message, found, (*item.verdict.trail, *((step,) if step else ()))))
         results.append(RoutedResult(found.id, tuple(found.queues), found.state, is_new=step is None))
     _write(db, written, tied)
+    if adopted:
+        bounces.adopt(db, adopted)
+    for item, _, _, _ in written:
+        if item.returned is not None:
+            bounces.record(db, item.touchpoint, item.id, item.at, item.returned)
+    if redeemed := [(item.touchpoint, item.sender.lower()) for item, _, _, _ in written if item.redeems]:
+        bounces.redeem(db, redeemed)
     return results
 
 
@@ -117,11 +144,21 @@ def _as_people_want(verdict: Verdict, message: _Message) -> Verdict:
 
 
 def _join(
-    item: Routed, message: _Message, threads: Mapping[int, int], known: dict[int, Conversation]
+    item: Routed,
+    message: _Message,
+    home: bounces.Home | None,
+    threads: Mapping[int, int],
+    known: dict[int, Conversation],
 ) -> tuple[Conversation, Step | None]:
-    """Return the conversation that the message continues, changed by it, and the step that says so; or a new one."""
+    """Return the conversation that the message continues, changed by it, and the step that says so; or a new one.
+
+    `home`: of the message that this one reports about.
+    """
     verdict, internal_at = item.verdict, message.internal_at
-    tied = [threads.get(key, 0) for key in (*item.ties.parents, *item.ties.own)]
+    writer = item.returned.queue if item.returned is not None else None
+    tied = [threads.get(key, 0) for key in (*item.about, *item.ties.parents, *item.ties.own)]
+    if home is not None and home.conversation is not None:
+        tied.insert(0, home.conversation)
     if message.conversation is not None:  # somebody works in the conversation of its placeholder, which said nothing
         tied.insert(0, message.conversation)
         known[message.conversation].name(item.subject, item.sender, item.sender_name)
@@ -130,6 +167,8 @@ def _join(
         if found is None:
             continue
         queues, step = place(verdict, found.queues)
+        if writer is not None and writer not in queues:
+            queues = (*queues, writer)
         found.state = follow(found.state, found.owner, verdict, is_reopening=item.is_reopening)
         if not (verdict.quarantine or verdict.discard):
             found.last_at = max(found.last_at, internal_at)
@@ -137,7 +176,8 @@ def _join(
             if verdict.priority_set:
                 found.priority = verdict.priority.value
             if sorted(queues) != found.queues:
-                found.queues, found.leaves, found.enters_at = sorted(queues), True, item.at
+                found.leaves |= not set(found.queues) <= set(queues)
+                found.queues, found.enters_at = sorted(queues), item.at
         return found, step or Step("conversation", "continues one that was in no queue", ", ".join(found.queues))
     begun = Conversation(
         item.conversation,
@@ -151,12 +191,23 @@ def _join(
         list(verdict.tags)[:_TAGS_KEPT],
         internal_at,
         internal_at,
-        sorted(verdict.queues),
+        sorted(_places(item)),
         is_new=True,
         enters_at=item.at,
     )
     known[begun.id] = begun
     return begun, None
+
+
+def _places(item: Routed) -> set[str]:
+    """Return the queues of a conversation that begins with this message.
+
+    A report that nobody need act on is its writer's business alone, and no home for what customers answer.
+    """
+    if item.returned is None or item.returned.queue is None:
+        return set(item.verdict.queues)
+    team = set(item.verdict.queues) if item.returned.adopts else set()
+    return team | {item.returned.queue}
 
 
 def _write(
@@ -188,11 +239,12 @@ def _write(
             "UPDATE message SET state = 'routed', routed_at = new.at, message_id = new.message_id, class = new.class,"
             " subject = new.subject, sender = new.sender, sender_name = new.sender_name,"
             " conversation = new.conversation, quarantine = new.quarantine, reviewed_at = new.reviewed_at,"
-            " discarded = new.discarded, trail = new.trail"
+            " discarded = new.discarded, trail = new.trail, note = new.note"
             " FROM (SELECT value ->> 0 AS id, value ->> 1 AS at, value ->> 2 AS message_id,"
             " value ->> 3 AS class, value ->> 4 AS subject, value ->> 5 AS sender, value ->> 6 AS sender_name,"
             " value ->> 7 AS conversation, value ->> 8 AS quarantine, value ->> 9 AS reviewed_at,"
-            " value ->> 10 AS discarded, value ->> 11 AS trail FROM json_each(?)) AS new WHERE message.id = new.id",
+            " value ->> 10 AS discarded, value ->> 11 AS trail, value ->> 12 AS note"
+            " FROM json_each(?)) AS new WHERE message.id = new.id",
             (as_json([_message_row(*one) for one in written]),),
         )
 
@@ -214,6 +266,7 @@ def _message_row(
         message.reviewed_at if quarantine == message.quarantine or not quarantine else None,
         int(item.verdict.discard),
         show_trail(trail),
+        item.note or None,
     )
 
 
@@ -308,6 +361,8 @@ class Notice:
     """A bounce, a delay or a warning for one agent. `id` of the message, `conversation` of its own conversation.
 
     `about`: the conversation that it concerns; `reopens`: somebody must look at that one again. `at`: milliseconds.
+    `note`: a plain sentence that stands beside it. `hard`: addresses (in lower case, with a sentence) that were refused
+    for good.
     """
 
     id: int
@@ -324,6 +379,8 @@ class Notice:
     about: int | None = None
     reopens: bool = True
     message_class: MessageClass = MessageClass.BOUNCE
+    note: str = ""
+    hard: tuple[tuple[str, str], ...] = ()
 
 
 def put_notice(db: sqlite3.Connection, notices: Sequence[Notice]) -> Sequence[None]:
@@ -334,7 +391,7 @@ def put_notice(db: sqlite3.Connection, notices: Sequence[Notice]) -> Sequence[No
     insert_many(
         db,
         "INSERT INTO message (id, touchpoint, origin, state, tries, size, internal_at, arrived_at, routed_at,"
-        " fingerprint, message_id, class, subject, sender, sender_name, conversation, trail)",
+        " fingerprint, message_id, class, subject, sender, sender_name, conversation, trail, note)",
         [
             (
                 notice.id,
@@ -352,6 +409,7 @@ def put_notice(db: sqlite3.Connection, notices: Sequence[Notice]) -> Sequence[No
                 notice.sender_name,
                 notice.conversation,
                 show_trail([Step("notice", f"for {notice.login}", _queue_of(notice))]),
+                notice.note or None,
             )
             for notice in fresh
         ],
@@ -377,6 +435,9 @@ def put_notice(db: sqlite3.Connection, notices: Sequence[Notice]) -> Sequence[No
         ],
     )
     insert_many(db, _ENTRY, [(_queue_of(notice), notice.conversation, notice.at) for notice in fresh])
+    bounces.blame(
+        db, [(notice.touchpoint, address, notice.at, text, None) for notice in fresh for address, text in notice.hard]
+    )
     if reopened := [notice.about for notice in fresh if notice.about is not None and notice.reopens]:
         db.execute(
             "UPDATE conversation SET state = CASE WHEN owner IS NULL THEN 'open' ELSE 'claimed' END"

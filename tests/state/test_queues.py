@@ -363,7 +363,8 @@ def test_messages_are_read_by_conversation_or_one_by_one(desk: Desk) -> None:
         (show_id(answer), "outbound"),
     ]
     at = "2026-11-23T10:01:00.000Z"
-    assert find(second) == [{"id": show_id(second), "direction": "inbound", "at": at, "message_id": "<b@c>", "size": 3}]
+    stored = {"direction": "inbound", "at": at, "message_id": "<b@c>", "size": 3, "note": None}
+    assert find(second) == [{"id": show_id(second), **stored}]
     assert [(one["direction"], one["message_id"], one["size"]) for one in find(answer)] == [("outbound", "<r@us>", 6)]
     assert find(12345) == []
     assert desk.show(answer)["id"] == show_id(conversation)
