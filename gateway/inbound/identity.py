@@ -13,9 +13,9 @@ from typing import Final
 
 FIELDS: Final = ("MESSAGE-ID", "DATE", "FROM")
 
-# What a message in Sent is recognised by besides: what it answers, and the Message-ID that it had before
-# Microsoft gave it another
-SENT_FIELDS: Final = (*FIELDS, "IN-REPLY-TO", "REFERENCES", "X-MICROSOFT-ORIGINAL-MESSAGE-ID")
+# What a message in Sent is recognised by besides: what it answers, the Message-ID that it had before Microsoft gave it
+# another, and our own trace
+SENT_FIELDS: Final = (*FIELDS, "IN-REPLY-TO", "REFERENCES", "X-MICROSOFT-ORIGINAL-MESSAGE-ID", "RECEIVED")
 
 _FIELD: Final = re.compile(rb"^(message-id|date|from)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)", re.IGNORECASE | re.MULTILINE)
 _HEADER_BYTES: Final = 256 * 1024  # a longer header is somebody's experiment; both callers stop at the same place

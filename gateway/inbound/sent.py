@@ -21,6 +21,7 @@ from gateway.inbound.parts import each, give_way
 from gateway.inbound.plan import Pass, Planned, PlanStep, Take
 from gateway.inbound.taking import Taking
 from gateway.mime.scan import HeaderFacts, scan
+from gateway.mime.trace import traces
 from gateway.model import Arrival, show_id, to_ms
 from gateway.rules.classify import auto_submitted
 from gateway.state import locations, raw, sent
@@ -135,4 +136,5 @@ def _candidate(uid: int, facts: HeaderFacts) -> Candidate:
         (*facts.in_reply_to, *reversed(facts.references)),
         auto_submitted=auto_submitted(facts) not in ("", "no"),
         recipients=tuple(recipients),
+        queue_ids=tuple(trace.queue_id for trace in traces(facts.block)),
     )

@@ -37,7 +37,8 @@ class Candidate:
     """The ids of a message in Sent. `original_id`: what its Message-ID was before the provider replaced it, or "".
 
     `references`: of In-Reply-To and References, the likeliest parent first. `auto_submitted`: a machine wrote it.
-    `recipients`: addresses of To and Cc, in small letters; empty where nobody knows.
+    `recipients`: addresses of To and Cc, in small letters; empty where nobody knows. `queue_ids`: of the attempts that
+    its header names, ours if our outbox knows them.
     """
 
     uid: int
@@ -46,6 +47,7 @@ class Candidate:
     references: tuple[str, ...]
     auto_submitted: bool = False
     recipients: tuple[str, ...] = ()
+    queue_ids: tuple[int, ...] = ()
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -61,7 +63,25 @@ def examine(db: sqlite3.Connection, touchpoint: str, candidates: Sequence[Candid
     threads = find_threads(db, {key for keys in (*parents.values(), *own.values()) for key in keys})
     tied = {uid: [threads[key] for key in keys if key in threads] for uid, keys in parents.items()}
     ours = _known_ids(db, touchpoint, set(threads.values()))
-    return {one.uid: tied[one.uid][0] for one in candidates if tied[one.uid] and ours.isdisjoint(own[one.uid])}
+    traced = _known_traces(db, touchpoint, {id for one in candidates if tied[one.uid] for id in one.queue_ids})
+    return {
+        one.uid: tied[one.uid][0]
+        for one in candidates
+        if tied[one.uid] and ours.isdisjoint(own[one.uid]) and traced.isdisjoint(one.queue_ids)
+    }
+
+
+def _known_traces(db: sqlite3.Connection, touchpoint: str, ids: set[int]) -> set[int]:
+    """Return those of these queue ids that went out through us: also where a message became part of a conversation
+    only after it had gone out, or the provider gave it another Message-ID.
+    """
+    if not ids:
+        return set()
+    rows = db.execute(
+        "SELECT id FROM outbox WHERE touchpoint = ? AND id IN (SELECT value FROM json_each(?))",
+        (touchpoint, as_json(ids)),
+    )
+    return {id for (id,) in rows}
 
 
 def _known_ids(db: sqlite3.Connection, touchpoint: str, wanted: set[int]) -> set[int]:

@@ -14,7 +14,7 @@ from typing import Any
 import trio
 
 from gateway import events
-from gateway.bridge import open_bridge
+from gateway.bridge import Bridge, open_bridge
 from gateway.config import Config, load
 from gateway.doorbell import Doorbell
 from gateway.health import Health
@@ -56,6 +56,7 @@ class Box:
     stop: Callable[[], None]
     doorbell: Doorbell
     reconcilers: mailbox.Reconcilers
+    bridge: Bridge
     lost_before: int  # connections lost by tests before this one
 
     def subjects(self) -> Counter[str]:
@@ -155,6 +156,7 @@ async def box(
                     stop=lambda: scopes.pop().cancel(),
                     doorbell=doorbell,
                     reconcilers=reconcilers,
+                    bridge=bridge,
                     lost_before=events.counts().get("connection-lost", 0),
                 )
                 found.start()
