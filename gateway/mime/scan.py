@@ -222,7 +222,8 @@ def scan(raw: bytes) -> HeaderFacts:
     if raw[:2] == b"\r\n" or raw[:1] == b"\n":
         return HeaderFacts(b"", (), 2 if raw[:1] == b"\r" else 1)
     window = HEADER_LIMIT + 3
-    crlf, lf = raw.find(b"\n\r\n", 0, window), raw.find(b"\n\n", 0, window)
+    crlf = raw.find(b"\n\r\n", 0, window)
+    lf = raw.find(b"\n\n", 0, crlf + 1 if crlf >= 0 else window)
     truncated = False
     if crlf >= 0 and (lf < 0 or crlf < lf):
         end, body_start = crlf + 1, crlf + 3

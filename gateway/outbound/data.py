@@ -8,14 +8,14 @@ carry a second message into the next server that is more generous than we are.
 from __future__ import annotations
 
 import hashlib
-import re
+import io
 from typing import Final
 
 END: Final = b"\r\n.\r\n"
 DIGEST_BYTES: Final = 16
 LONGEST_LINE: Final = 998  # octets without CRLF: RFC 5321 §4.5.3.1.6, RFC 5322 §2.1.1
 _BEGUN: Final = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")  # what may turn out to be the beginning of END
-_OVERLONG: Final = re.compile(rb"\n[^\n]{%d}" % (LONGEST_LINE + 2))  # the CR counts, and one octet more
+_WINDOW: Final = LONGEST_LINE + 2  # octets from the beginning of a line in which its LF must lie
 
 
 class DataReader:
@@ -24,6 +24,9 @@ class DataReader:
     The facts (`size`, `has_bare`, `has_nul`, `has_long_line`, `is_eight_bit`) are about the message as the client meant
     it: without the dots that it added. Above `limit` octets the content is dropped and only `size` goes on counting.
     The digest grows with it, piece by piece: over 35 MB at once it would hold the loop for a tenth of a second.
+
+    All of it happens on the loop, so it is made of few passes over the bytes, and of those that the interpreter does
+    fast: it looks for one octet ten times as fast as for two. 1 MiB takes 1.2 ms, half of them for the digest.
     """
 
     __slots__ = (
@@ -32,8 +35,8 @@ class DataReader:
         "_held",
         "_limit",
         "_line",
+        "_newlines",
         "_parts",
-        "has_bare",
         "has_long_line",
         "has_nul",
         "is_dropped",
@@ -47,11 +50,11 @@ class DataReader:
         self._held = b"\r\n"
         self._has_begun = False
         self._parts: list[bytes] = []
-        self._digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        self._digest = hashlib.sha256()  # which newer processors have an instruction for
+        self._newlines = io.IncrementalNewlineDecoder(None, translate=False)  # notes which kinds of line ends it sees
         self._line = 0  # octets of the line that the last piece left unfinished
         self.size = 0
         self.is_dropped = False
-        self.has_bare = False
         self.has_nul = False
         self.has_long_line = False
         self.is_eight_bit = False
@@ -63,16 +66,18 @@ class DataReader:
     def feed(self, piece: bytes) -> bytes | None:
         """Take `piece`. Return what follows the end of the message (b"" if nothing does), None before the end."""
         window = self._held + piece
-        end = window.find(END)
+        first = window.find(b".")  # what is encoded as base64, most of what is large, has none
+        dot = window.find(b"\r\n.", max(0, first - 2)) if first >= 0 else -1
+        end = window.find(END, dot) if dot >= 0 else -1
         if end >= 0:
-            self._keep(window[: end + 2])
+            self._keep(window[: end + 2], is_stuffed=dot < end)
             self._held = b""
             return window[end + len(END) :]
         held = next((len(begun) for begun in _BEGUN if window.endswith(begun)), 0)
         cut = len(window) - held
         self._held = window[cut:]
         if cut:
-            self._keep(window[:cut])
+            self._keep(window[:cut], is_stuffed=0 <= dot < cut)
         return None
 
     def drop(self) -> None:
@@ -87,16 +92,21 @@ class DataReader:
 
     def digest(self) -> bytes:
         """Return a hash of the message. Of a dropped one it says nothing."""
-        return self._digest.digest()
+        return self._digest.digest()[:DIGEST_BYTES]
 
-    def _keep(self, part: bytes) -> None:
-        # A part neither begins nor ends inside CRLF or CRLF-dot, so what is counted and replaced here is whole.
-        text = part.replace(b"\r\n.", b"\r\n")  # RFC 5321 §4.5.2: one leading dot goes, whatever follows it
+    @property
+    def has_bare(self) -> bool:
+        return self._newlines.newlines not in (None, "\r\n")
+
+    def _keep(self, part: bytes, *, is_stuffed: bool) -> None:
+        # A part neither begins nor ends inside CRLF or CRLF-dot, so what is replaced here is whole.
+        text = part
+        if is_stuffed:
+            text = part.replace(b"\r\n.", b"\r\n")  # RFC 5321 §4.5.2: one leading dot goes, whatever follows it
         if not self._has_begun:
             self._has_begun, text = True, text[2:]  # the CRLF of the DATA command
         self.size += len(text)
-        breaks = text.count(b"\r\n")
-        self.has_bare = self.has_bare or not breaks == text.count(b"\r") == text.count(b"\n")
+        self._newlines.decode(text.decode("latin-1"))
         self.has_nul = self.has_nul or b"\0" in text
         self.is_eight_bit = self.is_eight_bit or not text.isascii()
         self._look_for_long_line(text)
@@ -112,6 +122,10 @@ class DataReader:
             self._line += len(text)
             self.has_long_line = self.has_long_line or self._line > LONGEST_LINE
             return
-        longest_ends = self._line + first - 1 > LONGEST_LINE, len(text) - last - 1 > LONGEST_LINE
-        self.has_long_line = self.has_long_line or any(longest_ends) or _OVERLONG.search(text) is not None
+        if self._line + first - 1 > LONGEST_LINE or len(text) - last - 1 > LONGEST_LINE:
+            self.has_long_line = True
+        begin = first + 1
+        while begin <= last and not self.has_long_line:  # from line to line, with steps as long as a line may be
+            begin = text.rfind(b"\n", begin, begin + _WINDOW) + 1
+            self.has_long_line = not begin
         self._line = len(text) - last - 1
