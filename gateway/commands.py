@@ -116,6 +116,10 @@ def handlers(desk: Desk) -> Mapping[str, Handler]:
         "outbox.list": at_desk(_outbox_list),
         "outbox.show": at_desk(_outbox_show),
         "outbox.retry": at_desk(_outbox_retry),
+        "outbox.hold": at_desk(_outbox_hold),
+        "outbox.release": at_desk(_outbox_release),
+        "outbox.cancel": at_desk(_outbox_cancel),
+        "outbox.settle": at_desk(_outbox_settle),
         "agent.list": at_desk(_agent_list),
         "agent.show": at_desk(_agent_show),
         "agent.passwd": at_desk(_agent_passwd),
@@ -233,16 +237,93 @@ async def _outbox_show(desk: Desk, args: Args) -> Any:
 
 
 async def _outbox_retry(desk: Desk, args: Args) -> Any:
-    touchpoint = _find_touchpoint(desk, args["touchpoint"]).id if args.get("touchpoint") is not None else None
-    number = _id(args["id"], "outbox") if args.get("id") else None
-    retried = await desk.store.submit(outbox.retry, outbox.Ask(to_ms(datetime.now(UTC)), number, touchpoint))
-    for touchpoint_id in retried.touchpoints:
-        desk.ring(touchpoint_id)
-    if number is not None and not retried.recipients:
+    asking = await _asking(desk, args)
+    retried = await desk.store.submit(outbox.retry, asking)
+    _ring(desk, retried)
+    if asking.id is not None and not retried.recipients:
+        found = await _outbox_show(desk, args)
+        if found["held"]:
+            raise CommandError(
+                f"{args['id']} is held ({found['cause']}); it is tried after: mail-gateway outbox release {found['id']}"
+            )
         raise CommandError(
             f"{args['id']}: no recipient waits for another attempt; `mail-gateway outbox show` tells why"
         )
     return retried.recipients
+
+
+async def _outbox_hold(desk: Desk, args: Args) -> Any:
+    asking = await _asking(desk, args)
+    held = await desk.store.submit(outbox.hold, asking)
+    if asking.id is not None and not held.recipients:
+        found = await _outbox_show(desk, args)
+        is_held = f"{args['id']} is held already ({found['cause']})" if found["held"] else None
+        raise CommandError(is_held or _nothing(args, held, "waits"))
+    return _asked(desk, held)
+
+
+async def _outbox_release(desk: Desk, args: Args) -> Any:
+    asking = await _asking(desk, args)
+    released = await desk.store.submit(outbox.release, asking)
+    if asking.id is not None and not released.touchpoints:
+        found = await _outbox_show(desk, args)
+        if any(recipient["state"] == "held" for recipient in found["recipients"]):
+            raise CommandError(
+                f"{args['id']}: not the message is held, but all of {found['touchpoint']}: {found['cause']}"
+            )
+        raise CommandError(f"{args['id']} is not held")
+    return _asked(desk, released)
+
+
+async def _outbox_cancel(desk: Desk, args: Args) -> Any:
+    asking = await _asking(desk, args)
+    cancelled = await desk.store.submit(outbox.cancel, asking)
+    if asking.id is not None and not cancelled.recipients:
+        await _outbox_show(desk, args)
+        raise CommandError(_nothing(args, cancelled, "waits"))
+    return _asked(desk, cancelled)
+
+
+async def _outbox_settle(desk: Desk, args: Args) -> Any:
+    number, address = _id(args["id"], "outbox"), args.get("recipient")
+    settle = outbox.Settle(number, bool(args["delivered"]), address, to_ms(datetime.now(UTC)))
+    settled = await desk.store.submit(outbox.settle, settle)
+    if not settled.recipients:
+        found = await _outbox_show(desk, args)
+        known = [recipient["address"] for recipient in found["recipients"]]
+        if address is not None and address.lower() not in map(str.lower, known):
+            raise CommandError(f"{args['id']} does not go to {address}{_instead(address, known)}", 2)
+        raise CommandError(_nothing(args, settled, "is uncertain"))
+    return _asked(desk, settled)
+
+
+async def _asking(desk: Desk, args: Args) -> outbox.Ask:
+    touchpoint = await _find_lane(desk, args["touchpoint"]) if args.get("touchpoint") is not None else None
+    number = _id(args["id"], "outbox") if args.get("id") else None
+    return outbox.Ask(to_ms(datetime.now(UTC)), number, touchpoint)
+
+
+async def _find_lane(desk: Desk, name: str) -> str:
+    """Return the id of a touchpoint: of one that is configured, or of one that is no more and has left mail behind."""
+    if name not in desk.current().touchpoints and name in await desk.store.read(outbox.count_open):
+        return name
+    return _find_touchpoint(desk, name).id
+
+
+def _nothing(args: Args, asked: outbox.Asked, expected: str) -> str:
+    if asked.too_late:
+        return f"{args['id']}: too late, it is being sent to {', '.join(asked.too_late)}"
+    return f"{args['id']}: no recipient {expected}; `mail-gateway outbox show {args['id']}` tells what became of it"
+
+
+def _asked(desk: Desk, asked: outbox.Asked) -> dict[str, Any]:
+    _ring(desk, asked)
+    return {"recipients": asked.recipients, "too_late": list(asked.too_late)}
+
+
+def _ring(desk: Desk, asked: outbox.Asked) -> None:
+    for touchpoint in asked.touchpoints:
+        desk.ring(touchpoint)
 
 
 def _stopped(current: Config) -> outbox.Stopped:

@@ -140,9 +140,9 @@ CREATE TABLE copy (
     tries INTEGER NOT NULL, next_at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX copy_due ON copy (touchpoint, next_at);
 
--- What agents submitted in the last day, by a hash of (agent, return path, recipients, bytes): a client that lost our
--- 250 and comes again gets the first queue id.
-CREATE TABLE submitted (digest BLOB PRIMARY KEY, outbox INTEGER NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
+-- What agents submitted in the last day, as a hash of (agent, return path, recipients, bytes): a client that lost our
+-- 250 and comes again gets the first queue id. Found by digest in the writer's memory (outbox_accept.py).
+CREATE TABLE submitted (outbox INTEGER PRIMARY KEY, digest BLOB NOT NULL, at INTEGER NOT NULL);
 
 -- What a provider's EHLO said last. size: bytes, NULL: it did not say.
 CREATE TABLE offer (

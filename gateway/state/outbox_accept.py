@@ -1,9 +1,9 @@
 """Accepting outbound mail: bytes, message and recipients in one transaction, and each submission once.
 
 A client that lost our 250 comes again with the same bytes. A digest of what it submitted tells, for a day, and the
-client gets the id that the first one got. The digests lie in a table of their own, in the order of nothing: whoever
-adds some sweeps up a few old ones beside them, on a page that is to be written anyway, so nobody ever has to walk
-through the table.
+client gets the id that the first one got. On disk the digests lie in the order of time, so that a batch of them is one
+page and not one page each; by digest they are found in a temporary table of the writer's connection, which the start
+fills and a transaction that fails rolls back with the rest.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _RECIPIENT: Final = (
     "INSERT INTO recipient (outbox, number, touchpoint, address, state, attempts, attempt, waited, next_attempt_at,"
     " notify, orcpt)"
 )
-_SUBMITTED: Final = "INSERT OR REPLACE INTO submitted (digest, outbox, at)"
+_SUBMITTED: Final = "INSERT INTO submitted (outbox, digest, at)"
+_RECENT: Final = "INSERT OR REPLACE INTO temp.recent (digest, outbox)"
 _REMEMBERED_MS: Final = 24 * 3_600_000
 _SWEEPING: Final = 0xF0  # least last byte of a digest that sweeps: one in sixteen, for the other fifteen too
 _SWEPT: Final = 64
@@ -118,48 +119,59 @@ def _insert(db: sqlite3.Connection, items: Sequence[Accepting]) -> None:
 def _recognise(db: sqlite3.Connection, items: Sequence[Accepting]) -> list[Accepted]:
     """Return what each item is accepted as, and remember the new ones for those that come again."""
     digests = [item.digest for item in items if item.digest is not None]
-    if not digests:
-        return [Accepted(item.submission.id) for item in items]
-    known = _known(db, digests)
+    known = _known(db, digests) if digests else {}
     results: list[Accepted] = []
-    rows: list[tuple[bytes, int, int]] = []
+    rows: list[tuple[int, bytes, int]] = []
     for item in items:
         id, at = item.submission.id, to_ms(item.submission.accepted_at)
-        if item.digest is None:
-            results.append(Accepted(id))
-            continue
-        first, first_at = known.get(item.digest, (id, at))
-        if first != id and first_at > at - _REMEMBERED_MS:
-            results.append(Accepted(first, is_repeated=True))
-            continue
-        known[item.digest] = (id, at)  # the same twice in one batch
-        rows.append((item.digest, id, at))
+        if item.digest is not None:
+            first, first_at = known.get(item.digest, (id, at))
+            if first != id and first_at > at - _REMEMBERED_MS:
+                results.append(Accepted(first, is_repeated=True))
+                continue
+            known[item.digest] = (id, at)  # the same twice in one batch
+            rows.append((id, item.digest, at))
         results.append(Accepted(id))
-    insert_many(db, _SUBMITTED, rows)
-    for digest, _, at in rows:
-        if digest[-1] >= _SWEEPING:
-            _sweep(db, digest, at - _REMEMBERED_MS)
+    if rows:
+        insert_many(db, _SUBMITTED, rows)
+        insert_many(db, _RECENT, [(digest, id) for id, digest, _ in rows])
+        if sweeps := sum(digest[-1] >= _SWEEPING for _, digest, _ in rows):
+            _sweep(db, rows[0][2] - _REMEMBERED_MS, sweeps * _SWEPT)
     return results
 
 
 def _known(db: sqlite3.Connection, digests: Sequence[bytes]) -> dict[bytes, tuple[int, int]]:
     """Return the first submission of each digest, and when it came (ms), where a recipient has it or may still."""
     marks, values = padded(digests)
-    rows = db.execute(
-        f"SELECT digest, outbox, at FROM submitted WHERE digest IN ({marks}) AND EXISTS (SELECT 1 FROM recipient"
-        " WHERE recipient.outbox = submitted.outbox AND state NOT IN ('refused', 'expired', 'cancelled'))",
-        values,
+    query = (
+        "SELECT digest, id, accepted_at FROM temp.recent CROSS JOIN outbox ON id = recent.outbox"
+        f" WHERE digest IN ({marks}) AND EXISTS (SELECT 1 FROM recipient WHERE recipient.outbox = id"
+        " AND state NOT IN ('refused', 'expired', 'cancelled'))"
     )
+    try:
+        rows = db.execute(query, values).fetchall()
+    except sqlite3.OperationalError:
+        remember(db)
+        rows = db.execute(query, values).fetchall()
     return {digest: (id, at) for digest, id, at in rows}
 
 
-def _sweep(db: sqlite3.Connection, digest: bytes, before: int) -> None:
-    # Four are looked at for each that is added, so that hardly more than a quarter of the table is ever too old.
+def remember(db: sqlite3.Connection) -> None:
+    """Put what was submitted in the last day where it is found by its digest; on the writer's connection, once."""
     db.execute(
-        "DELETE FROM submitted WHERE at <= ? AND digest IN"
-        " (SELECT digest FROM submitted WHERE digest > ? ORDER BY digest LIMIT ?)",
-        (before, digest, _SWEPT),
+        "CREATE TEMP TABLE IF NOT EXISTS recent (digest BLOB PRIMARY KEY, outbox INTEGER NOT NULL) WITHOUT ROWID"
     )
+    db.execute("INSERT OR REPLACE INTO temp.recent SELECT digest, outbox FROM submitted ORDER BY digest, outbox")
+
+
+def _sweep(db: sqlite3.Connection, before: int, count: int) -> None:
+    """Forget what is too old, looking at the `count` oldest."""
+    old = db.execute(
+        "DELETE FROM submitted WHERE at <= ? AND outbox IN (SELECT outbox FROM submitted ORDER BY outbox LIMIT ?)"
+        " RETURNING digest, outbox",
+        (before, count),
+    ).fetchall()
+    db.executemany("DELETE FROM temp.recent WHERE digest = ? AND outbox = ?", old)
 
 
 # --- what it belongs to ----------------------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ def _hold(db: sqlite3.Connection, item: Ask) -> Asked:
 
 def _hold_lane(db: sqlite3.Connection, item: Ask) -> Asked:
     assert item.touchpoint is not None
-    lanes.change(db, [Change(item.touchpoint, LaneEvent.PERSON_HOLDS, item.now)])
+    lanes.change(db, [Change(item.touchpoint, LaneEvent.PERSON_HOLDS, item.now, detail="held by a person")])
     sending = [
         address
         for (address,) in db.execute(

@@ -13,6 +13,7 @@ from typing import Final
 from gateway.model import FilingAction, OutboxKind
 from gateway.state import copies, doubts, filings, lanes, queues
 from gateway.state.lifecycle import SETTLED, Event, State, move
+from gateway.state.outbox_accept import remember
 from gateway.state.rows import as_values, in_parts
 
 _HOUR_MS: Final = 3_600_000
@@ -135,8 +136,10 @@ def _recording(rows: int) -> str:
 def recover(db: sqlite3.Connection, starts: Sequence[int]) -> Sequence[int]:
     """Operation, once at start (item: now in ms): what was `sending` when we stopped is uncertain. Return how many.
 
-    What was claimed and not begun needs nothing: it is due at the time that was committed with the claim.
+    What was claimed and not begun needs nothing: it is due at the time that was committed with the claim. What agents
+    submitted in the last day is at hand again.
     """
+    remember(db)
     return [_recover(db, now, None) for now in starts]
 
 

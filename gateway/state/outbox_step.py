@@ -9,6 +9,7 @@ that was overtaken (a person pressed retry while we were still dialling) finds n
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Sequence
@@ -62,11 +63,13 @@ def begin_data(db: sqlite3.Connection, items: Sequence[Begin]) -> Sequence[bool]
     """Operation: `sending`, before DATA. True where all of the recipients are ours to send.
 
     Where another claim has overtaken this one for even one of them, nothing is begun: the server has taken them all
-    in one envelope by now, and they can only be sent together.
+    in one envelope by now, and they can only be sent together. What a person holds begins nothing either.
     """
+    held = _held(db, items)
     rows = [
         (item.id, number, item.attempt, before.value, move(before, Event.DATA_BEGUN))
         for item in items
+        if item.id not in held
         for number, before in item.recipients
     ]
     begun: dict[tuple[int, int], int] = defaultdict(int)
@@ -83,6 +86,19 @@ def begin_data(db: sqlite3.Connection, items: Sequence[Begin]) -> Sequence[bool]
     for part, statement in in_parts(_beginning, undone):
         db.execute(statement, part).fetchall()
     return whole
+
+
+def _held(db: sqlite3.Connection, items: Sequence[Begin]) -> set[int]:
+    """Return those of the messages that lie in a lane which a person holds."""
+    lanes = db.execute("SELECT touchpoint FROM lane WHERE state = 'held' AND cause = 'person'").fetchall()
+    if not lanes:
+        return set()
+    rows = db.execute(
+        "SELECT id FROM outbox WHERE id IN (SELECT value FROM json_each(?))"
+        " AND touchpoint IN (SELECT value FROM json_each(?))",
+        (json.dumps([item.id for item in items]), json.dumps([lane for (lane,) in lanes])),
+    )
+    return {id for (id,) in rows}
 
 
 def read_chunk(db: sqlite3.Connection, id: int, number: int) -> bytes | None:

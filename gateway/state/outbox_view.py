@@ -9,13 +9,19 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from gateway.model import from_ms, read_id, show_id
 from gateway.state import lanes
+from gateway.state.doubts import Held
 from gateway.state.lifecycle import PERSON, WAITING, LaneState, State
 
 Stopped = Callable[[str], str | None]
+
+_CAUSES: Final = {
+    Held.PERSON: "held by a person",
+    Held.RESTORED: "held since the store was restored from a backup: it may have been sent since that was made",
+}
 
 
 def list_outbox(
@@ -52,11 +58,12 @@ def count_open(db: sqlite3.Connection, stopped: Stopped = lambda touchpoint: Non
     """Return recipients by touchpoint and state, for `status`: queued, sending, deferred, held, uncertain."""
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     known = lanes.look_at_all(db)
-    for touchpoint, state, count in db.execute(
-        "SELECT touchpoint, state, count(*) FROM recipient INDEXED BY recipient_open WHERE settled_at IS NULL"
-        " GROUP BY touchpoint, state"
+    for touchpoint, state, has_time, count in db.execute(
+        "SELECT touchpoint, state, next_attempt_at IS NOT NULL, count(*) FROM recipient INDEXED BY recipient_open"
+        " WHERE settled_at IS NULL GROUP BY 1, 2, 3"
     ):
-        shown, _, _ = _shown(State(state), None, known.get(touchpoint), stopped(touchpoint))
+        held = None if has_time else Held.PERSON  # by whomever: what waits has a time unless its message is held
+        shown, _, _ = _shown(State(state), None, held, known.get(touchpoint), stopped(touchpoint))
         counts[touchpoint][shown] += count
     return {touchpoint: dict(found) for touchpoint, found in counts.items()}
 
@@ -65,12 +72,17 @@ def _show(db: sqlite3.Connection, where: str, values: tuple[int, ...], stopped: 
     known = lanes.look_at_all(db)
     messages: dict[int, dict[str, Any]] = {}
     rows = db.execute(
-        "SELECT outbox.id, outbox.touchpoint, agent, message_id, subject, accepted_at, address, state, attempts,"
-        " next_attempt_at, reply FROM outbox JOIN recipient ON recipient.outbox = outbox.id"
-        f" WHERE {where} ORDER BY outbox.id, number",
+        "SELECT outbox.id, outbox.touchpoint, agent, message_id, subject, accepted_at, held, address, state, attempts,"
+        " next_attempt_at, reply, doubt.next_at, looks, bounced.text"
+        " FROM outbox JOIN recipient ON recipient.outbox = outbox.id"
+        " LEFT JOIN bounced ON bounced.outbox = outbox.id AND bounced.number = recipient.number"
+        " LEFT JOIN doubt ON doubt.outbox = outbox.id AND doubt.number = recipient.number"
+        f" WHERE {where} ORDER BY outbox.id, recipient.number",
         values,
     )
-    for id, touchpoint, agent, message_id, subject, accepted_at, address, state, attempts, next_at, reply in rows:
+    for id, touchpoint, agent, message_id, subject, accepted_at, holder, *rest in rows:
+        address, state, attempts, next_at, reply, look_at, looks, bounced = rest
+        held = None if holder is None else Held(holder)
         message = messages.get(id)
         if message is None:
             message = messages[id] = {
@@ -82,8 +94,9 @@ def _show(db: sqlite3.Connection, where: str, values: tuple[int, ...], stopped: 
                 "accepted_at": _rfc3339(accepted_at),
                 "cause": None,
                 "recipients": [],
+                "held": held,
             }
-        shown, next_at, cause = _shown(State(state), next_at, known.get(touchpoint), stopped(touchpoint))
+        shown, next_at, cause = _shown(State(state), next_at, held, known.get(touchpoint), stopped(touchpoint))
         if message["cause"] is None and state not in (State.DELIVERED, State.CANCELLED):
             message["cause"] = cause or reply
         message["recipients"].append(
@@ -93,19 +106,25 @@ def _show(db: sqlite3.Connection, where: str, values: tuple[int, ...], stopped: 
                 "attempts": attempts,
                 "next_attempt_at": _rfc3339(next_at),
                 "reply": reply,
+                "next_look_at": _rfc3339(look_at),
+                "looks": looks,
+                "bounced": bounced,
             }
         )
     return list(messages.values())
 
 
 def _shown(
-    state: State, next_at: int | None, lane: lanes.Lane | None, stopped: str | None
+    state: State, next_at: int | None, held: Held | None, lane: lanes.Lane | None, stopped: str | None
 ) -> tuple[str, int | None, str | None]:
-    """Return state, next attempt and cause as people see them: a lane that is not open stands before its mail."""
+    """Return state, next attempt and cause as people see them: a message that is held, and a lane that is not open,
+    stand before what waits in them."""
     if state not in WAITING:
         return state.value, next_at, None
     if stopped is not None:
         return "held", None, stopped
+    if held is not None:
+        return "held", None, _CAUSES[held]
     if lane is None or lane.is_open:
         return state.value, next_at, None
     cause = lane.cause if lane.detail is None else f"{lane.cause}: {lane.detail}"

@@ -15,7 +15,7 @@ from typing import Any, Final
 # Few sizes, so that the connection's cache of compiled statements holds all of them
 _SIZES: Final = (128, 32, 8, 1)
 _UPDATES: Final = (64, 16, 4, 1)
-_LISTS: Final = (1, 8, 32, 128, 512)
+_LISTS: Final = (1, 4, 16, 64, 256, 1024)
 
 
 def insert_many(db: sqlite3.Connection, head: str, rows: Sequence[Sequence[Any]]) -> None:

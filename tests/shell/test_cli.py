@@ -128,7 +128,7 @@ def test_help_names_every_command_with_a_line_about_it() -> None:
     expected = ["run", "demo", "check", "reload", "status", "reconcile", "passwd"]
     expected += [f"queue {word}" for word in ("list", "show", "read")]
     expected += [f"quarantine {word}" for word in ("list", "release", "confirm")]
-    expected += [f"outbox {word}" for word in ("list", "show", "retry")]
+    expected += [f"outbox {word}" for word in ("list", "show", "retry", "hold", "release", "cancel", "settle")]
     expected += [f"agent {word}" for word in ("list", "show")]
     assert sorted(found) == sorted(expected)
     assert set(found.values()) == {"run"}

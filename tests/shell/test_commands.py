@@ -39,8 +39,8 @@ STATUS_KEYS = [
     *("id", "address", "name", "active", "connected", "state", "cause", "since", "consent_at", "direction"),
     *("last_message_at", "last_server_byte_at", "lag_seconds", "unfetched", "queued", "deferred", "held", "uncertain"),
 ]
-OUTBOX_KEYS = ["id", "touchpoint", "agent", "message_id", "subject", "accepted_at", "cause", "recipients"]
-RECIPIENT_KEYS = ["address", "state", "attempts", "next_attempt_at", "reply"]
+OUTBOX_KEYS = ["id", "touchpoint", "agent", "message_id", "subject", "accepted_at", "cause", "recipients", "held"]
+RECIPIENT_KEYS = ["address", "state", "attempts", "next_attempt_at", "reply", "next_look_at", "looks", "bounced"]
 
 
 @pytest.fixture
@@ -200,6 +200,9 @@ def test_outbox_list_has_the_promised_shape(desk: Desk) -> None:
         "attempts": 0,
         "next_attempt_at": listed["accepted_at"],
         "reply": None,
+        "next_look_at": None,
+        "looks": None,
+        "bounced": None,
     }
     assert ask(desk, "outbox.show", id=show_id(id)) == listed
 

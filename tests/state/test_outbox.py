@@ -107,9 +107,13 @@ def test_what_is_accepted_is_queued_and_due_at_once(store: Store) -> None:
                     "attempts": 0,
                     "next_attempt_at": "2026-11-23T12:00:00.000Z",
                     "reply": None,
+                    "next_look_at": None,
+                    "looks": None,
+                    "bounced": None,
                 }
                 for address in ("b@clients.example", "c@clients.example")
             ],
+            "held": None,
         }
     ]
 
