@@ -15,16 +15,13 @@ from typing import Final
 from gateway import events
 from gateway.config import Touchpoint
 from gateway.config.providers import refusals_of
-from gateway.model import Fate, OutboxKind, Phase, Reply, from_ms, show_id, to_ms
-from gateway.outbound.bounce import Failed, Original, compose_bounce
+from gateway.model import Fate, Phase, Reply, from_ms, show_id, to_ms
 from gateway.outbound.outcome import Cause, Decision, Judged, Trouble, Wait, refuse_all
 from gateway.outbound.relay import Letter, is_sendable
 from gateway.outbound.schedule import RetryPolicy, delay_after, ladder_ms, next_attempt
 from gateway.state import lanes
 from gateway.state.lifecycle import Event, LaneEvent, State, move
 from gateway.state.outbox import Claimed, Done, Fated, Recipient
-from gateway.state.queues import Notice
-from gateway.state.raw import chunk_key
 from gateway.text import clean
 
 _QUOTA_MS: Final = 3_600_000  # a day's quota comes back bit by bit
@@ -200,66 +197,6 @@ def leaves_something_to_look_at(done: Done) -> bool:
     """Return whether the mailbox has something to do now: evidence to find, a copy to file, an answer to mark."""
     owed = done.counted and (done.copies or done.answers is not None)
     return owed or any(fated.event is Event.INTERRUPTED for fated in done.fated)
-
-
-def wants_notice(claimed: Claimed, done: Done) -> bool:
-    """Return whether the writer has to hear of this attempt."""
-    return (
-        claimed.kind is OutboxKind.REPLY
-        and claimed.return_path != ""
-        and any(fated.event in (Event.REFUSED, Event.GAVE_UP) for fated in done.fated)
-    )
-
-
-def notice_of(
-    claimed: Claimed,
-    judged: Sequence[Judged],
-    done: Done,
-    head: bytes,
-    settings: Settings,
-    relay: str,
-    ids: tuple[int, int],
-) -> Notice | None:
-    """Return the notice about the recipients that failed. `ids`: of the notice and of its conversation."""
-    failed = [
-        Failed(recipient.address, one.outcome.reply, fated.event is Event.GAVE_UP)
-        for recipient, one, fated in zip(claimed.recipients, judged, done.fated, strict=True)
-        if fated.event in (Event.REFUSED, Event.GAVE_UP)
-    ]
-    original = Original(
-        settings.touchpoint.address,
-        claimed.agent,
-        claimed.return_path,
-        claimed.message_id,
-        claimed.subject,
-        from_ms(claimed.accepted_at),
-        head,
-    )
-    id, conversation = ids
-    bounce = compose_bounce(
-        original,
-        failed,
-        queue_id=show_id(claimed.id),
-        bounce_id=show_id(id),
-        hostname=settings.hostname,
-        relay=relay,
-        now=from_ms(done.at),
-    )
-    if bounce is None:
-        return None
-    return Notice(
-        id,
-        conversation,
-        claimed.touchpoint,
-        claimed.agent,
-        bounce.subject,
-        ((chunk_key(id, 0), bounce.raw),),
-        len(bounce.raw),
-        done.at,
-        bounce.message_id,
-        bounce.sender,
-        about=claimed.conversation,
-    )
 
 
 def log_attempt(claimed: Claimed, done: Done, relay: str) -> None:

@@ -36,13 +36,12 @@ from gateway.outbound.attempt import (
     leaves_something_to_look_at,
     letter_of,
     log_attempt,
-    notice_of,
     part_of,
     put_back,
     refuse_beforehand,
-    wants_notice,
 )
 from gateway.outbound.links import IDLE_SECONDS, Links, Stopped
+from gateway.outbound.notices import notices_of, wants_notice
 from gateway.outbound.offers import Offers
 from gateway.outbound.outcome import Cause, Decision, Judged, Trouble, Wait, decide, defer_for, refuse_all
 from gateway.outbound.relay import Link, NoLink, Timeouts
@@ -207,8 +206,8 @@ class Pool:
         """Play one message, record it, and claim the next; the link comes back while it can be used."""
         judged, begun, decision, fault = await self._play(link, claimed)
         done = conclude(claimed, judged, begun, decision, self._of, self._moment())
-        if wants_notice(claimed, done):
-            done = await self._with_notice(done, claimed, judged, link.server.host)
+        if wants_notice(claimed, done, tells_success=link.offer.dsn):
+            done = await self._with_notice(done, claimed, judged, link)
 
         is_usable = decision.is_reusable and link.is_alive and not self._is_worn(link)
         goes_on = decision.trouble is None and not self._is_stopping and fault is None
@@ -294,15 +293,24 @@ class Pool:
         except Unavailable as error:
             return b"", Trouble(LaneEvent.HOLD, Cause.DKIM, f"the message cannot be signed: {error}")
 
-    async def _with_notice(self, done: Done, claimed: Claimed, judged: Sequence[Judged], relay: str) -> Done:
+    async def _with_notice(self, done: Done, claimed: Claimed, judged: Sequence[Judged], link: Link) -> Done:
         head = claimed.raw
         if head is None:
             head = b""
             with suppress(Unavailable):  # the provider's answer is told, and recorded, also without our header
                 head = await self._store.read(outbox.read_chunk, claimed.id, 0) or b""
-        ids = (self._store.ids.next(), self._store.ids.next())
-        notice = notice_of(claimed, judged, done, head, self._of, relay, ids)
-        return done if notice is None else replace(done, notices=(notice,))
+        notices = notices_of(
+            claimed,
+            judged,
+            done,
+            head,
+            address=self._of.touchpoint.address,
+            hostname=self._of.hostname,
+            relay=link.server.host,
+            tells_success=link.offer.dsn,
+            next_id=self._store.ids.next,
+        )
+        return replace(done, notices=notices)
 
     # --- claims ------------------------------------------------------------------------------------------------------
 

@@ -165,12 +165,11 @@ def record(db: sqlite3.Connection, touchpoint: str, message: int, at: int, retur
         "INSERT OR REPLACE INTO bounced (outbox, number, at, text, message)",
         [(returned.outbox, number, at, text, message) for number, text in returned.bounced],
     )
-    blame(db, [(touchpoint, address, at, text, returned.outbox) for address, text in returned.hard])
-
-
-def blame(db: sqlite3.Connection, rows: Sequence[tuple[str, str, int, str, int | None]]) -> None:
-    """Note addresses that bounced for good: (touchpoint, address in lower case, ms, sentence, what bounced)."""
-    insert_many(db, "INSERT OR REPLACE INTO hard_bounce (touchpoint, address, at, text, outbox)", rows)
+    insert_many(
+        db,
+        "INSERT OR REPLACE INTO hard_bounce (touchpoint, address, at, text, outbox)",
+        [(touchpoint, address, at, text, returned.outbox) for address, text in returned.hard],
+    )
 
 
 def redeem(db: sqlite3.Connection, addresses: Sequence[tuple[str, str]]) -> None:

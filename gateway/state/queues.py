@@ -361,8 +361,7 @@ class Notice:
     """A bounce, a delay or a warning for one agent. `id` of the message, `conversation` of its own conversation.
 
     `about`: the conversation that it concerns; `reopens`: somebody must look at that one again. `at`: milliseconds.
-    `note`: a plain sentence that stands beside it. `hard`: addresses (in lower case, with a sentence) that were refused
-    for good.
+    `note`: a plain sentence that stands beside it.
     """
 
     id: int
@@ -380,7 +379,6 @@ class Notice:
     reopens: bool = True
     message_class: MessageClass = MessageClass.BOUNCE
     note: str = ""
-    hard: tuple[tuple[str, str], ...] = ()
 
 
 def put_notice(db: sqlite3.Connection, notices: Sequence[Notice]) -> Sequence[None]:
@@ -435,9 +433,6 @@ def put_notice(db: sqlite3.Connection, notices: Sequence[Notice]) -> Sequence[No
         ],
     )
     insert_many(db, _ENTRY, [(_queue_of(notice), notice.conversation, notice.at) for notice in fresh])
-    bounces.blame(
-        db, [(notice.touchpoint, address, notice.at, text, None) for notice in fresh for address, text in notice.hard]
-    )
     if reopened := [notice.about for notice in fresh if notice.about is not None and notice.reopens]:
         db.execute(
             "UPDATE conversation SET state = CASE WHEN owner IS NULL THEN 'open' ELSE 'claimed' END"

@@ -15,13 +15,11 @@ from gateway.outbound.attempt import (
     change_of,
     conclude,
     leaves_something_to_look_at,
-    notice_of,
     part_of,
     put_back,
     refuse_beforehand,
     show_delay,
     trace_field,
-    wants_notice,
 )
 from gateway.outbound.outcome import Cause, Decision, Judged, Trouble, Wait
 from gateway.outbound.schedule import RetryPolicy
@@ -239,42 +237,6 @@ def test_what_never_had_a_connection_is_due_with_its_lane() -> None:
         (State.QUEUED, Event.CUT_BEFORE_DOT, NOW, 0), (State.DEFERRED, Event.CUT_BEFORE_DOT, NOW, 9),
     ]  # fmt: skip
     assert not done.counted
-
-
-# --- notices ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("changes", "fate", "wanted"),
-    [
-        ({}, Fate.REFUSED, True),
-        ({}, Fate.ACCEPTED, False),
-        ({}, Fate.UNCERTAIN, False),
-        ({"return_path": ""}, Fate.REFUSED, False),
-        ({"kind": OutboxKind.AUTO_REPLY}, Fate.REFUSED, False),
-        ({"kind": OutboxKind.NOTICE}, Fate.REFUSED, False),
-    ],
-)
-def test_the_writer_hears_of_what_is_refused_for_good(changes: dict[str, Any], fate: Fate, wanted: bool) -> None:
-    one = judged(fate)
-    of = claimed(**changes)
-    done = conclude(of, [one], {0}, decided(one), SETTINGS, AT)
-    assert wants_notice(of, done) is wanted
-
-
-def test_a_notice_names_those_who_failed_and_the_conversation() -> None:
-    two = (Recipient(0, "b@c.example", 1, 0, State.QUEUED), Recipient(1, "c@c.example", 1, 0, State.QUEUED))
-    of = claimed(*two)
-    outcomes = [judged(Fate.ACCEPTED, None, "250 2.0.0 taken"), judged(Fate.REFUSED, None, "550 5.1.1 unknown")]
-    done = conclude(of, outcomes, {0, 1}, decided(*outcomes), SETTINGS, AT)
-    notice = notice_of(of, outcomes, done, b"Subject: x\r\n\r\n", SETTINGS, "smtp.example.com", (10, 11))
-    assert notice is not None
-    assert (notice.id, notice.conversation, notice.about, notice.login) == (10, 11, 7, "ana@example.com")
-    ((key, raw),) = notice.chunks
-    assert key == 10 << 16
-    assert notice.size == len(raw)
-    assert b"c@c.example" in raw
-    assert b"b@c.example" not in raw
 
 
 def test_an_address_that_fits_no_command_is_known_beforehand() -> None:
