@@ -11,7 +11,6 @@ from typing import Any, Final
 GATEWAY: Final[dict[str, tuple[Any, ...]]] = {
     "imap": (),
     "http": (),
-    "outbound.delay_notice_after": (),
     "queues.close_answered_after": (),
     "queues.new_members_see": (),
     "queues.second_reply": (),
@@ -23,7 +22,6 @@ GATEWAY: Final[dict[str, tuple[Any, ...]]] = {
 
 RULES: Final[dict[str, tuple[Any, ...]]] = {
     "touchpoint.auth": ("password",),
-    "touchpoint.sent_copy": (),
     "touchpoint.preview_roles": ([],),
     "touchpoint.signature.when": ("always",),
     "touchpoint.signature.strip_client_signature": (False,),

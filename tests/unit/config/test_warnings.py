@@ -159,6 +159,7 @@ def test_conditions_not_yet_in_force_are_those_that_the_rules_cannot_answer() ->
 def test_a_key_without_effect_is_named_where_it_is_set(tmp_path: Path) -> None:
     rules = f"""{TOUCHPOINT}
 sent_copy = "append"
+preview_roles = ["supervisor"]
 {AGENT}
 [[rule]]
 name = "a"
@@ -175,8 +176,8 @@ any = [
     assert notices == [
         "gateway.toml:2: store.retention is not yet in force",
         "gateway.toml:4: http is not yet in force",
-        "rules.toml:10: touchpoint.sent_copy is not yet in force",
-        "rules.toml:24: rule.if.body is not yet in force",
+        "rules.toml:11: touchpoint.preview_roles is not yet in force",
+        "rules.toml:25: rule.if.body is not yet in force",
     ]
 
 
