@@ -7,6 +7,7 @@ outcome is recorded: the answer is that it is too late.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -92,6 +93,7 @@ def hold(db: sqlite3.Connection, items: Sequence[Ask]) -> Sequence[Asked]:
     """Operation: nothing of it is tried until a person releases it: one message, or a touchpoint's whole lane.
 
     A message of which nothing waits is not held. What is being sent ends as it will; what comes back of it is held.
+    The wait that is cut short is taken off the give-up clock, as by `retry`.
     """
     return [_hold(db, item) if item.id is not None else _hold_lane(db, item) for item in items]
 
@@ -104,9 +106,9 @@ def _hold(db: sqlite3.Connection, item: Ask) -> Asked:
     if waiting:
         db.execute("UPDATE outbox SET held = ? WHERE id = ?", (Held.PERSON.value, item.id))
         db.execute(
-            "UPDATE recipient SET next_attempt_at = NULL, attempt = attempt + 1"
-            f" WHERE outbox = ? AND state IN ({_WAITING})",
-            (item.id,),
+            "UPDATE recipient SET waited = max(0, waited - max(0, coalesce(next_attempt_at, 0) - ?)),"
+            f" next_attempt_at = NULL, attempt = attempt + 1 WHERE outbox = ? AND state IN ({_WAITING})",
+            (item.now, item.id),
         )
     return Asked(len(waiting), _sending(open_))
 
@@ -173,6 +175,10 @@ def _cancel(db: sqlite3.Connection, item: Ask) -> Asked:
         (State.CANCELLED.value, item.now, "cancelled by a person", value),
     ).fetchall()
     doubts.forget(db, rows)
+    ids = json.dumps(list({id for id, _ in rows}))
+    db.execute(
+        "UPDATE outbox SET held = NULL WHERE held IS NOT NULL AND id IN (SELECT value FROM json_each(?))", (ids,)
+    )
     return Asked(len(rows), too_late, touchpoints)
 
 

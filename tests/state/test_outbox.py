@@ -12,21 +12,16 @@ from typing import Any
 
 import pytest
 
-from gateway.model import OutboxKind, from_ms, show_id, to_ms
+from gateway.model import OutboxKind, show_id
 from gateway.state import lanes, outbox
 from gateway.state.lanes import Change
 from gateway.state.lifecycle import Event, LaneEvent, LaneState, State
-from gateway.state.outbox import Ask, Begin, Claimed, Done, Fated, Step, Want
+from gateway.state.outbox import Ask, Claimed, Done, Fated, Step
 from gateway.state.queues import Notice
 from gateway.state.raw import chunk_key
 from gateway.state.store import Store
-from tests.support import outgoing
+from tests.support.attempts import MINUTE, NOW, WANT, accept, begin, claim, claimed, done, record, shown
 from tests.support.outgoing import AGENT, TOUCHPOINT, listed, raw_of, states
-
-NOW = to_ms(datetime.now(UTC))
-MINUTE = 60_000
-BACKOFFS = (MINUTE, 5 * MINUTE, 15 * MINUTE)
-WANT = Want(TOUCHPOINT, NOW + 1_000, BACKOFFS)
 
 
 @pytest.fixture
@@ -46,43 +41,6 @@ def open_store(tmp_path: Path) -> Iterator[Callable[[], Store]]:
 @pytest.fixture
 def store(open_store: Callable[[], Store]) -> Store:
     return open_store()
-
-
-def accept(store: Store, *recipients: str, **changes: Any) -> int:
-    return outgoing.accept(store, *recipients, **{"at": from_ms(NOW), **changes})
-
-
-def claim(store: Store, want: Want = WANT) -> Claimed | None:
-    return store.submit(outbox.step, Step(None, want)).result(10)
-
-
-def claimed(store: Store, want: Want = WANT) -> Claimed:
-    found = claim(store, want)
-    assert found is not None
-    return found
-
-
-def begin(store: Store, of: Claimed, *numbers: int) -> bool:
-    rows = tuple((r.number, r.before) for r in of.recipients if not numbers or r.number in numbers)
-    return store.submit(outbox.begin_data, Begin(of.id, of.attempt, rows)).result(10)
-
-
-def done(of: Claimed, event: Event, *, before: State = State.SENDING, **changes: Any) -> Done:
-    fated = tuple(
-        Fated(r.number, before, event, f"said {event}", changes.pop("due", None), changes.pop("waited", 0))
-        for r in of.recipients
-    )
-    return Done(of.id, of.touchpoint, of.attempt, of.kind, fated, NOW + 2_000, **changes)
-
-
-def record(store: Store, ended: Done, want: Want | None = None) -> Claimed | None:
-    return store.submit(outbox.step, Step(ended, want)).result(10)
-
-
-def shown(store: Store, id: int) -> dict[str, Any]:
-    found = store.read(outbox.show_outbox, id).result(10)
-    assert found is not None
-    return found
 
 
 # --- accept ----------------------------------------------------------------------------------------------------------
@@ -355,6 +313,13 @@ def test_a_hold_that_repeats_itself_is_probed_later_and_keeps_its_beginning(stor
     assert second.until_at == NOW + 20 * MINUTE
     assert second.since_at == first.since_at == NOW
     assert shut(store, LaneEvent.PAUSE, cause="unreachable", at=NOW + 20 * MINUTE).cause == "login"
+
+
+def test_a_lane_waits_as_long_as_the_provider_asks_and_its_ladder_goes_on(store: Store) -> None:
+    asked = shut(store, LaneEvent.PAUSE, cause="throttled", until=NOW + 77_000)
+    assert (asked.until_at, asked.probes) == (NOW + 77_000, 1)
+    again = shut(store, LaneEvent.PAUSE, cause="throttled", at=NOW + 77_000)
+    assert again.until_at == NOW + 77_000 + 15 * MINUTE
 
 
 def test_success_opens_the_lane_and_its_mail_is_still_due(store: Store) -> None:

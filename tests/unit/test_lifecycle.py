@@ -40,6 +40,14 @@ def test_only_sending_becomes_delivered_or_uncertain_by_an_attempt() -> None:
     assert [state for state in State if move(state, Event.ACCEPTED)] == [State.SENDING]
 
 
+def test_evidence_never_takes_back_what_is_known() -> None:
+    """What waits may have left only in a store that was restored; evidence that it has not changes nothing."""
+    assert {state for state in State if move(state, Event.FOUND_SENT)} == {*WAITING, State.UNCERTAIN}
+    assert {move(state, Event.FOUND_SENT) for state in State} == {State.DELIVERED, None}
+    assert [move(state, Event.FOUND_ABSENT) for state in sorted(WAITING)] == sorted(WAITING)
+    assert move(State.UNCERTAIN, Event.FOUND_ABSENT) is State.DEFERRED
+
+
 def test_data_begins_only_for_what_waits() -> None:
     assert {state for state in State if move(state, Event.DATA_BEGUN) is State.SENDING} == WAITING
 
