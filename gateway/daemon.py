@@ -32,12 +32,14 @@ from gateway.inbound import mailbox, sentbox
 from gateway.inbound.intake import Intake
 from gateway.inbound.room import Room
 from gateway.model import to_ms
-from gateway.outbound import dispatcher, pool
+from gateway.outbound import delays, dispatcher, pool
 from gateway.outbound.offers import Offers
 from gateway.outbound.signing import Signer
 from gateway.outbound.submission import SubmissionServer
+from gateway.outbound.warnings import BounceWarnings
 from gateway.rulebook import Rulebook
-from gateway.state import lanes, offers, outbox
+from gateway.state import bounces, lanes, offers, outbox
+from gateway.state.bounces import HardBounces
 from gateway.state.lock import StateLock
 from gateway.state.store import Store
 from gateway.supervisor import Supervisor
@@ -145,11 +147,13 @@ class Daemon:
         self._reconcilers: mailbox.Reconcilers = {}
         self._workers = WorkerPool()
         self._supervisor = Supervisor(nursery, self._health)
-        self._intake = Intake(store, self._current)
+        hard = HardBounces(await store.read(bounces.all_hard))
+        self._intake = Intake(store, self._current, hard=hard)
+        warnings = BounceWarnings(hard, lambda: self._gateway.hostname, store.ids.next)
         self._signer = Signer(store)
         self._offers = Offers(store, await store.read(offers.all_offers))
         self._submission = SubmissionServer(
-            self._current, store, self._workers, self._doorbell.ring, offers=self._offers
+            self._current, store, self._workers, self._doorbell.ring, offers=self._offers, warnings=warnings
         )
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             nursery.start_soon(self._heed, signals)
@@ -172,6 +176,7 @@ class Daemon:
                 await self._set_touchpoints()
             nursery.start_soon(self._reload_when_told)
             nursery.start_soon(self._intake.run)
+            nursery.start_soon(delays.run, store, self._current, lambda: datetime.now(UTC))
             nursery.start_soon(self._watch)
             _settle_garbage()
             systemd.notify(READY=1, STATUS=f"{len(self._supervisor.running())} sessions")

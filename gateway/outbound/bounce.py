@@ -169,10 +169,17 @@ def _told(failed: Failed, action: Action) -> Told:
 
 
 def _to(agent: str) -> str:
+    boxes = mailboxes_of(agent)
+    return mailbox_text(boxes[0]) if boxes else "undisclosed-recipients:;"
+
+
+def mailboxes_of(agent: str) -> list[Mailbox]:
+    """Return whom a notice is addressed to; nobody where the login is no address, which it need not be."""
     try:
-        return mailbox_text(Mailbox("", agent))
-    except Malformed:  # a login need not be an address
-        return "undisclosed-recipients:;"
+        mailbox_text(box := Mailbox("", agent))
+    except Malformed:
+        return []
+    return [box]
 
 
 def _ties(message_id: str) -> tuple[bytes, ...]:

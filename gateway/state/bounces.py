@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from gateway.model import Notify, OutboxKind, Wish, id_at, read_id
@@ -196,13 +197,13 @@ def all_hard(db: sqlite3.Connection) -> dict[tuple[str, str], Hard]:
 class HardBounces:
     """What `hard_bounce` holds, for whoever must not wait for the disk. Safe to use from every thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Mapping[tuple[str, str], Hard] = MappingProxyType({})) -> None:
         self._lock = threading.Lock()
-        self._known: dict[tuple[str, str], Hard] = {}
+        self._known = dict(known)
 
-    def load(self, known: dict[tuple[str, str], Hard]) -> None:
-        with self._lock:
-            self._known = dict(known)
+    @property
+    def is_empty(self) -> bool:
+        return not self._known
 
     def of(self, touchpoint: str, address: str) -> Hard | None:
         with self._lock:
