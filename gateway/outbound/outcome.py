@@ -56,6 +56,7 @@ class Transcript:
     `rcpt` has one element a recipient. `lost`: why the link cannot be used any more, one line; None while it can.
     `dotted`: bytes that hold the final dot were given to the link. `proven`: the connection had completed a
     transaction before, so that a lost link may just be the provider ending a session it was tired of.
+    `farewell`: what the server said without being asked, before it ended the session.
     """
 
     rcpt: tuple[Reply | None, ...]
@@ -65,6 +66,7 @@ class Transcript:
     lost: str | None = None
     dotted: bool = False
     proven: bool = False
+    farewell: Reply | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def decide(transcript: Transcript, *, table: str = "general", null_return_path: 
     """
     t = transcript
     if t.mail is None:
-        return _all_alike(t, Phase.MAIL, _lost(t, Phase.MAIL))
+        return _all_alike(t, _lost(t, Phase.MAIL), table)
     if not _is_good(t.mail):
         return _mail_refused(t, t.mail, table, null_return_path)
 
@@ -106,7 +108,7 @@ def decide(transcript: Transcript, *, table: str = "general", null_return_path: 
         judged = [(found or rest, None) for found, _ in judged]
         troubles += [trouble] if trouble else []
     if t.lost is not None and t.dot is None and not troubles and not t.proven and not has_enough:
-        troubles.append(_unreachable(t.lost))
+        troubles.append(_ended(t, table))
     worked = any(reply is not None and reply.code != 421 for reply in t.rcpt) and not troubles
     return Decision(
         tuple(found for found, _ in judged if found is not None),
@@ -246,7 +248,7 @@ def _has_enough(t: Transcript, table: str) -> bool:
     Postfix ends it after `smtpd_hard_error_limit` of them. Their own noes stand; the others go over another
     connection at once, and since these are settled or wait, the next one comes further.
     """
-    ended = any(reply is not None and _ends_session(reply) for reply in (*t.rcpt, t.data))
+    ended = any(reply is not None and _ends_session(reply) for reply in (*t.rcpt, t.data, t.farewell))
     return ended and any(
         reply is not None
         and not _is_good(reply)
@@ -268,8 +270,8 @@ def _lost(t: Transcript, phase: Phase) -> Judged:
     return Judged(Outcome(Fate.DEFERRED, phase, None, t.lost or "no answer"), Wait.BACKOFF)
 
 
-def _all_alike(t: Transcript, phase: Phase, judged: Judged) -> Decision:
-    trouble = None if t.proven else _unreachable(t.lost or "no answer")
+def _all_alike(t: Transcript, judged: Judged, table: str) -> Decision:
+    trouble = None if t.proven else _ended(t, table)
     return Decision((judged,) * len(t.rcpt), trouble, False, False)
 
 
@@ -304,8 +306,11 @@ def _trouble(event: LaneEvent, cause: Cause, reply: Reply, before: str = "") -> 
     return Trouble(event, cause, f"{before}{reply}", wait_asked(reply))
 
 
-def _unreachable(detail: str) -> Trouble:
-    return Trouble(LaneEvent.PAUSE, Cause.UNREACHABLE, detail)
+def _ended(t: Transcript, table: str) -> Trouble:
+    """A link that never worked was lost: the provider is in trouble, or said why it will have none of us now."""
+    if t.farewell is not None and _ends_session(t.farewell):
+        return decide_greeting(t.farewell, table)
+    return Trouble(LaneEvent.PAUSE, Cause.UNREACHABLE, t.lost or "no answer")
 
 
 def _is_good(reply: Reply) -> bool:

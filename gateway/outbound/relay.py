@@ -311,7 +311,14 @@ class Link:
 
     def _transcript(self, notes: _Notes) -> Transcript:
         return Transcript(
-            tuple(notes.rcpt), notes.mail, notes.data, notes.dot, notes.lost, notes.dotted, self.completed > 0
+            tuple(notes.rcpt),
+            notes.mail,
+            notes.data,
+            notes.dot,
+            notes.lost,
+            notes.dotted,
+            self.completed > 0,
+            self.wire.farewell,
         )
 
     async def _play(

@@ -44,6 +44,7 @@ class Wire(asyncio.Protocol):
         self._is_leaving = False
         self._closed: asyncio.Future[None] = loop.create_future()
         self.lost: str | None = None
+        self.farewell: Reply | None = None  # what the server said unasked before it left
 
     @classmethod
     def take_over(cls, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> Wire:
@@ -164,6 +165,7 @@ class Wire(asyncio.Protocol):
         elif not self._expected:
             # Most often "421 … closing, idle for too long". Whatever it is, a later command must not take it for its
             # own reply.
+            self.farewell = reply
             self.abort(f"the server said, unasked: {reply}")
         else:
             self._expected -= 1

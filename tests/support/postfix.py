@@ -111,18 +111,17 @@ class Postfix:
         for source, name in ((pair.certificate, "cert.pem"), (pair.private_key, "key.pem")):
             shutil.copyfile(source, self._config / name)
         self.log = self._home / "postfix.log"
-        (self._config / "main.cf").write_text(
-            _MAIN.format(
-                home=self._home,
-                queue=self._home / "queue",
-                data=self._home / "data",
-                log=self.log,
-                lmtp_port=dovecot.lmtp_port,
-                auth_port=dovecot.auth_port,
-                certificate=self._config / "cert.pem",
-                private_key=self._config / "key.pem",
-            )
+        self._main = _MAIN.format(
+            home=self._home,
+            queue=self._home / "queue",
+            data=self._home / "data",
+            log=self.log,
+            lmtp_port=dovecot.lmtp_port,
+            auth_port=dovecot.auth_port,
+            certificate=self._config / "cert.pem",
+            private_key=self._config / "key.pem",
         )
+        (self._config / "main.cf").write_text(self._main)
         (self._config / "master.cf").write_text(
             _MASTER.format(
                 submission=_SUBMISSION,
@@ -154,6 +153,27 @@ class Postfix:
     def close(self) -> None:
         self.stop()
         self._run("rm", "-rf", str(self._home), check=False)
+
+    def set(self, **settings: str) -> None:
+        """Configure it as usual but for these, as a provider does overnight: it is down for a moment."""
+        was_running = self._process is not None
+        self.stop()
+        more = "".join(f"{name} = {value}\n" for name, value in settings.items())
+        (self._config / "main.cf").write_text(self._main + more)
+        if was_running:
+            self.start()
+
+    def handed_over(self) -> list[tuple[str, str]]:
+        """Return (Message-ID, recipient) of all that was delivered into its Dovecot, in order, from its log."""
+        ids: dict[str, str] = {}
+        found = []
+        for line in self._read_log().splitlines():
+            queue_id, _, rest = line.partition("]: ")[2].partition(": ")
+            if rest.startswith("message-id="):
+                ids[queue_id] = rest.removeprefix("message-id=").strip()
+            elif rest.startswith("to=<") and "status=sent" in rest:
+                found.append((ids[queue_id], rest.removeprefix("to=<").partition(">")[0]))
+        return found
 
     def accepted(self) -> list[Accepted]:
         """Return what was taken from logged-in clients, in order, from its log."""

@@ -229,6 +229,21 @@ def test_a_session_that_ends_at_data_over_bad_recipients_is_nobodys_fault() -> N
     assert decision.trouble is None
 
 
+def test_a_session_that_is_ended_without_being_asked_counts_too() -> None:
+    """Postfix says 421 as soon as it has had enough, which may be before we ask for DATA."""
+    farewell = reply("421 4.7.0 too many errors")
+    rcpt = (OK, reply("550 5.1.1 unknown"))
+    decision = decide(Transcript(rcpt, OK, None, None, "said, unasked", farewell=farewell))
+    assert [(one.outcome.fate, one.wait) for one in decision.judged] == [
+        (Fate.DEFERRED, Wait.NOW),
+        (Fate.REFUSED, None),
+    ]
+    assert decision.trouble is None
+    alone = decide(Transcript((OK,), OK, None, None, "said, unasked", farewell=reply("421 4.3.2 wait 10 minutes")))
+    assert alone.trouble is not None
+    assert (alone.trouble.cause, alone.trouble.asked) == (Cause.THROTTLED, timedelta(minutes=10))
+
+
 def test_a_session_that_ends_without_a_no_of_its_own_pauses_the_lane() -> None:
     """Nothing would be different the next time: dialling at once would go on for ever."""
     decision = decide(ended_over_errors("250 2.1.5 ok", "421 4.7.0 enough"))
