@@ -93,9 +93,10 @@ class Changing(Naming):
         return moved
 
     async def append(
-        self, folder: str, chunks: AsyncIterator[bytes], size: int, at: datetime, flags: Sequence[str] = ("\\Seen",)
+        self, folder: str, chunks: AsyncIterator[bytes], size: int, at: datetime, utf8: bool = False
     ) -> None:
-        """Lay a message of `size` bytes, CRLF, into a folder, which need not be open, with `at` as INTERNALDATE.
+        """Lay a message of `size` bytes, CRLF, into a folder, which need not be open, with `at` as INTERNALDATE and the
+        mark \\Seen. `utf8`: there may be UTF-8 in its header.
 
         `chunks` is asked for a piece at a time, and for none before the server wants them. Raises NoFolder when the
         folder is not there, NotGiven when the server says no (full, too large), Unavailable when the session is lost:
@@ -107,8 +108,9 @@ class Changing(Naming):
         offers = self.capabilities & {"LITERAL+", "LITERAL-", "IMAP4REV2"}
         with self._named():
             answer = await self._wire.send_literal(
-                "APPEND", self._folder_argument(folder), f"({' '.join(flags)})", f'"{_internaldate(at)}"',
-                chunks=chunks, size=size, waits=not (offers and size <= _AT_ONCE_BYTES), quiet=self._answer_seconds,
+                "APPEND", self._folder_argument(folder), "(\\Seen)", f'"{_internaldate(at)}"',
+                chunks=chunks, size=size, waits=not (offers and size <= _AT_ONCE_BYTES),
+                utf8=utf8 and self._speaks_utf8, quiet=self._answer_seconds,
                 total=10 * self._answer_seconds + size / _SLOWEST_BYTES_PER_SECOND,
             )  # fmt: skip
         if not answer.ok:

@@ -293,15 +293,26 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
             self._framer.literal_bytes = self._usual_literal
 
     async def send_literal(
-        self, name: str, *args: str, chunks: AsyncIterator[bytes], size: int, waits: bool, quiet: float, total: float
+        self,
+        name: str,
+        *args: str,
+        chunks: AsyncIterator[bytes],
+        size: int,
+        waits: bool,
+        utf8: bool,
+        quiet: float,
+        total: float,
     ) -> Answer:
         """Run a command that ends in a literal of `size` bytes, which come in `chunks`; return its tagged answer.
 
-        `waits`: the server is asked before the bytes are sent, and may say no; else they follow at once (RFC 7888). No
-        more than a chunk and what the socket takes is in memory. Raises as `execute`, and what `chunks` raises, or
+        `waits`: the server is asked before the bytes are sent, and may say no; else they follow at once (RFC 7888).
+        `utf8`: as RFC 6855 §4 wants it of a message with UTF-8 in its header. No more than a chunk and what the socket
+        takes is in memory. Raises as `execute`, and what `chunks` raises, or
         Malformed when they are not `size` bytes; the connection is cut then, for the stream is out of step.
         """
-        command = self._begin(name, (*args, f"{{{size}}}" if waits else f"{{{size}+}}"), False, None, (), 0)
+        begin, end = ("UTF8 (~", b")\r\n") if utf8 else ("", b"\r\n")
+        literal = f"{begin}{{{size}{'' if waits else '+'}}}"
+        command = self._begin(name, (*args, literal), False, None, (), 0)
         begun = time.monotonic()
         try:
             if waits:
@@ -316,7 +327,7 @@ class Wire(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]  # aioimaplib 
                     await self._write_within(chunk, min(quiet, begun + total - time.monotonic()))
                 if size:
                     raise Malformed("a literal that is not as long as was said")
-                self.write(b"\r\n")
+                self.write(end)
                 await self._wait(command.answer, quiet, total, name)
             return command.answer.result()
         except TimeoutError:

@@ -316,7 +316,7 @@ class Witness:
                 left, number = left - len(chunk), number + 1
 
         size, at = len(trace) + copy.size, from_ms(copy.accepted_at)
-        await self._parts.call(session.append, name, chunks(), size, at)
+        await self._parts.call(session.append, name, chunks(), size, at, copy.smtputf8)
 
 
 def _now_ms() -> int:

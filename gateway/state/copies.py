@@ -16,7 +16,7 @@ from gateway.state.store import each
 @dataclass(frozen=True, slots=True)
 class Copy:
     """`attempt`: the try that the provider accepted, `accepted_at` (ms): when. `size`: bytes of the stored message,
-    which has no trace field yet. `tries`: of putting it there.
+    which has no trace field yet. `tries`: of putting it there. `smtputf8`: its header may hold UTF-8.
     """
 
     outbox: int
@@ -25,16 +25,20 @@ class Copy:
     message_id: str
     size: int
     tries: int
+    smtputf8: bool
 
 
 def due(db: sqlite3.Connection, touchpoint: str, now: int, limit: int) -> list[Copy]:
     """Return copies that are due, the longest due first."""
     rows = db.execute(
-        "SELECT outbox, attempt, copy.accepted_at, message_id, size, tries FROM copy INDEXED BY copy_due"
+        "SELECT outbox, attempt, copy.accepted_at, message_id, size, tries, smtputf8 FROM copy INDEXED BY copy_due"
         " JOIN outbox ON outbox.id = copy.outbox WHERE copy.touchpoint = ? AND next_at <= ? ORDER BY next_at LIMIT ?",
         (touchpoint, now, limit),
     )
-    return [Copy(*row) for row in rows]
+    return [
+        Copy(id, attempt, at, message_id, size, tries, bool(smtputf8))
+        for id, attempt, at, message_id, size, tries, smtputf8 in rows
+    ]
 
 
 def next_due(db: sqlite3.Connection, touchpoint: str) -> int | None:

@@ -285,6 +285,7 @@ async def test_copies_are_laid_down_and_found_by_their_trace(stage: Provider) ->
     at = datetime(2026, 11, 3, 4, 5, 6, tzinfo=UTC)
     number = read_id("1r7hq2x0") or 0
     raws = [compose_trace("gateway.example", number, attempt, 0) + letter(attempt, "copy") for attempt in (1, 2)]
+    raws.append("From: Künde <a@b.example>\r\nSubject: grün\r\n\r\nü\r\n".encode())
     raws.append(compose_trace("gateway.example", number + 1, 1, 0) + letter(3, "copy") + b"y" * 76 + b"\r\n" * 500_000)
 
     async def pieces(raw: bytes) -> Any:
@@ -296,20 +297,23 @@ async def test_copies_are_laid_down_and_found_by_their_trace(stage: Provider) ->
         password = stage.server.users[user]
         session = await bridge.call(partial(imap.connect, server, None, user, password, literal_bytes=10**6))
         for raw in raws:
-            await bridge.call(session.append, "Sent", pieces(raw), len(raw), at)
+            await bridge.call(session.append, "Sent", pieces(raw), len(raw), at, not raw.isascii())
         with pytest.raises(imap.NoFolder):
             await bridge.call(session.append, "Elsewhere", pieces(raws[0]), len(raws[0]), at)
         await bridge.call(session.select, "Sent")
         uids = await bridge.call(session.newest, 10)
-        assert len(uids) == 3
-        assert await bridge.call(session.newest, 2) == uids[1:]
+        assert len(uids) == 4
+        assert await bridge.call(session.newest, 2) == uids[2:]
         for attempt in (1, 2):
             assert await bridge.call(session.with_field, "Received", f"1r7hq2x0.{attempt}", at.date()) == [
                 uids[attempt - 1]
             ]
         heads = await bridge.call(session.headers, uids, 64 * 1024)
-        assert [[trace.attempt for trace in traces(head.raw or b"")] for head in heads] == [[1], [2], [1]]
+        assert [[trace.attempt for trace in traces(head.raw or b"")] for head in heads] == [[1], [2], [], [1]]
         listed = await bridge.call(session.listed, uids)
-        assert [one.internal_at for one in listed] == [at] * 3
+        assert [one.internal_at for one in listed] == [at] * 4
         await bridge.call(session.logout)
-    assert stage.server.messages(user, "Sent") == raws
+    there = stage.server.messages(user, "Sent")
+    if isinstance(stage.server, Cyrus):  # it writes UTF-8 in a header in its own way
+        del there[2], raws[2]
+    assert there == raws

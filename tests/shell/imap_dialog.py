@@ -262,7 +262,7 @@ class Dialog:
         await self.peer.say(f"{tag} OK made")
 
     async def append(self, tag: str, command: str) -> None:
-        match = re.search(r'\(([^)]*)\) "([^"]*)" \{(\d+)(\+?)\}$', command)
+        match = re.search(r'\(([^)]*)\) "([^"]*)" (?:UTF8 \(~)?\{(\d+)(\+?)\}$', command)
         assert match, command
         name = self.folder_named(command)
         if name is None and not match[4]:
@@ -271,7 +271,7 @@ class Dialog:
         if not match[4]:
             await self.peer.say("+ go on")
         raw = await self.peer.exactly(int(match[3]))
-        if len(raw) < int(match[3]) or await self.peer.line() != "":
+        if len(raw) < int(match[3]) or await self.peer.line() != (")" if "UTF8 (~" in command else ""):
             return  # the client has left in the middle, or is out of step: nothing is kept
         if name is None:
             await self.peer.say(f"{tag} NO [TRYCREATE] no such folder")

@@ -98,6 +98,20 @@ async def test_small_copies_follow_unasked_where_the_server_takes_that(
 
 
 @pytest.mark.parametrize("size", [300, 5000], ids=["unasked", "asked"])
+@pytest.mark.parametrize("offered", [True, False])
+async def test_utf8_in_a_header_is_announced_where_the_server_knows_what_that_is(size: int, offered: bool) -> None:
+    server = a_server(f"{PLAIN} LITERAL+ ENABLE{' UTF8=ACCEPT' if offered else ''}")
+    raw = letter(1, size).replace(b"Customer", "Künde".encode())
+    async with client_of(server) as client:
+        session = await client.connect()
+        await client.call(session.append, "Sent", in_pieces(raw), len(raw), AT, True)
+        await append(client, session, letter(2))
+        assert [("UTF8 (~{" in command) for command in appends(server)] == [offered, False]
+        assert [copy.raw for copy in server.folders["Sent"].values()] == [raw, letter(2)]
+        await client.call(session.logout)
+
+
+@pytest.mark.parametrize("size", [300, 5000], ids=["unasked", "asked"])
 async def test_a_folder_that_is_not_there_can_be_made(size: int) -> None:
     server = a_server(f"{PLAIN} LITERAL+")
     async with client_of(server) as client:
