@@ -116,7 +116,7 @@ def reason_of(told: Told) -> Reason:
         return exact
     if words and (found := next((reason for shape, reason in _BY_WORDS if shape.search(words)), None)):
         return found
-    if (subject := _BY_SUBJECT.get(told.status[2:3])) is not None and told.status[3:] != ".0":
+    if (subject := _BY_SUBJECT.get(told.status[2:3])) is not None:
         return subject
     return Reason.REFUSED if told.code or told.status or words else Reason.UNSAID
 
