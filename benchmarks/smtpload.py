@@ -173,9 +173,12 @@ class _Session(asyncio.Protocol):
 
 @lru_cache(maxsize=4)
 def _message(sender: str, recipient: str, size_bytes: int) -> bytes:
+    """Return prose, and where it is large, mostly an attachment: lines of base64."""
     head = (
         f"From: Support <{sender}>\r\nTo: <{recipient}>\r\nSubject: your order\r\n"
         "Date: Mon, 23 Nov 2026 10:00:00 +0000\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n"
     ).encode()
     line = b"The quick brown fox jumps over the lazy dog, and does it again.\r\n"
-    return head + line * ((size_bytes - len(head)) // len(line) + 1) + b".\r\n"
+    prose = head + line * ((min(size_bytes, 8192) - len(head)) // len(line) + 1)
+    attachment = base64.encodebytes(os.urandom(max(0, size_bytes - len(prose)) // 78 * 57)).replace(b"\n", b"\r\n")
+    return prose + attachment + b".\r\n"
