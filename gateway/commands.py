@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from gateway import config
+from gateway import config, events, recovery
 from gateway.config import Agent, Changes, Config, Touchpoint
 from gateway.config.values import suggest
 from gateway.control import Handler
@@ -25,7 +25,7 @@ from gateway.model import UNROUTED, personal_queue, read_id, show_id, to_ms
 from gateway.rulebook import Rulebook
 from gateway.state import agents, conversations, lanes, outbox, quarantine
 from gateway.state.lanes import Lane
-from gateway.state.lock import StateLock
+from gateway.state.lock import StateLock, as_owner_of
 from gateway.state.store import Store
 
 Args = Mapping[str, Any]
@@ -60,7 +60,7 @@ class Desk:
 def offline_desk(config_path: Path) -> Iterator[Desk]:
     """Open the store while no daemon runs, under the daemon's own lock. Raises ConfigError and Unavailable."""
     gateway = config.load_gateway(config_path)
-    with _as_owner_of(gateway.state_dir):
+    with as_owner_of(gateway.state_dir):
         lock = StateLock(gateway.state_dir)
         try:
             rulebook = Rulebook.open(config_path, gateway, keep=False)
@@ -71,22 +71,6 @@ def offline_desk(config_path: Path) -> Iterator[Desk]:
                 store.close()
         finally:
             lock.release()
-
-
-@contextmanager
-def _as_owner_of(state_dir: Path) -> Iterator[None]:
-    """Let root work as the user whose state it is: a file of root's among it would keep the daemon from starting."""
-    owner = state_dir.stat() if state_dir.is_dir() else None
-    if os.geteuid() != 0 or owner is None or owner.st_uid == 0:
-        yield
-        return
-    os.setegid(owner.st_gid)
-    os.seteuid(owner.st_uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
 
 
 def _nobody_listens(_: str) -> None:
@@ -120,6 +104,7 @@ def handlers(desk: Desk) -> Mapping[str, Handler]:
         "outbox.release": at_desk(_outbox_release),
         "outbox.cancel": at_desk(_outbox_cancel),
         "outbox.settle": at_desk(_outbox_settle),
+        "backup": at_desk(_backup),
         "agent.list": at_desk(_agent_list),
         "agent.show": at_desk(_agent_show),
         "agent.passwd": at_desk(_agent_passwd),
@@ -395,6 +380,16 @@ async def _agent_passwd(desk: Desk, args: Args) -> Any:
     await desk.store.submit(agents.set_password, agents.NewPassword(agent.login.lower(), args["hash"]))
     desk.forget_logins(agent.login)
     return None
+
+
+# --- backup ----------------------------------------------------------------------------------------------------------
+
+
+async def _backup(desk: Desk, args: Args) -> Any:
+    done = await recovery.back_up(desk.store, desk.current(), Path(args["file"]))
+    if desk.health is not None:  # the daemon's log; a command says it on the terminal
+        events.say("backed-up", file=done["file"], size=done["size"])
+    return done
 
 
 # --- the daemon ------------------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.errors import Unavailable
@@ -34,3 +36,19 @@ class StateLock:
 
     def release(self) -> None:
         os.close(self._file)
+
+
+@contextmanager
+def as_owner_of(state_dir: Path) -> Iterator[None]:
+    """Let root work as the user whose state it is: a file of root's among it would keep the daemon from starting."""
+    owner = state_dir.stat() if state_dir.is_dir() else None
+    if os.geteuid() != 0 or owner is None or owner.st_uid == 0:
+        yield
+        return
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)

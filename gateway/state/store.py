@@ -16,6 +16,7 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any, Final, TypeVar
 
 from gateway.errors import Unavailable
 from gateway.model import IdSource
-from gateway.state import migrations, raw
+from gateway.state import migrations, raw, swap
 from gateway.state.ticket import Ticket, wake
 
 A = TypeVar("A")
@@ -63,6 +64,16 @@ class _Unit:
     ticket: Ticket[Any]
 
 
+Job = Callable[[sqlite3.Connection, Callable[[], None]], R]
+"""(the writer's connection, breathe) → a result. Long work outside any transaction; see `Store.run_between`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _LongJob:
+    job: Job[Any]
+    ticket: Ticket[Any]
+
+
 def each(function: Callable[[sqlite3.Connection, A], R]) -> Operation[A, R]:
     """Turn a function of one item into an operation, for what is too rare to deserve a multi-row statement."""
 
@@ -81,7 +92,8 @@ class Store:
         self._path = path
         self._tuning = tuning
         self._on_fatal = on_fatal
-        self._units: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
+        self._units: queue.SimpleQueue[_Unit | _LongJob | None] = queue.SimpleQueue()
+        self._jobs: deque[_LongJob] = deque()
         self._reads: queue.SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...], Ticket[Any]] | None] = (
             queue.SimpleQueue()
         )
@@ -117,11 +129,13 @@ class Store:
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         on_fatal: Callable[[str], None] = lambda reason: None,
     ) -> Store:
-        """Open or create the file, migrate it, sweep orphans, start the threads.
+        """Open or create the file, migrate it, sweep orphans, start the threads. A restore that was decided and cut
+        short is finished first.
 
         The caller holds the `flock` on the state directory. Raises Unavailable when the file cannot be used.
         `on_fatal` is called from the writer thread when the store can never commit again; the daemon must end.
         """
+        swap.finish(path)
         try:
             return cls(path, tuning or Tuning(), now_ms, on_fatal)
         except sqlite3.Error as error:
@@ -151,6 +165,19 @@ class Store:
             if self._closed:
                 raise Unavailable("the store is closed; the daemon is stopping")
             self._reads.put((function, args, ticket))
+        return ticket
+
+    def run_between(self, job: Job[R]) -> Ticket[R]:
+        """Run a long job (a backup) on the writer's connection, between batches and outside any transaction.
+
+        It calls `breathe` now and then: there the units that wait are committed as ever, so no caller waits for longer
+        than from one breath to the next. One job at a time. `breathe` raises Unavailable once the store is closing.
+        """
+        ticket: Ticket[R] = Ticket()
+        with self._lock:
+            if self._closed:
+                raise Unavailable("the store is closed; the daemon is stopping")
+            self._units.put(_LongJob(job, ticket))
         return ticket
 
     def close(self) -> None:
@@ -199,6 +226,7 @@ class Store:
 
     def _prepare(self) -> int:
         db, tuning = self._db, self._tuning
+        swap.refuse_backup(db, self._path)
         # page_size and auto_vacuum count only before the first table exists; later they say what the file has
         db.execute(f"PRAGMA page_size = {tuning.page_bytes}")
         db.execute(f"PRAGMA auto_vacuum = {tuning.auto_vacuum}")
@@ -224,31 +252,69 @@ class Store:
         dirty = False
         while True:
             try:
-                first = self._units.get(timeout=_CHECKPOINT_IDLE_SECONDS if dirty else None)
+                first = self._units.get(timeout=0 if self._jobs else _CHECKPOINT_IDLE_SECONDS if dirty else None)
             except queue.Empty:
-                self._checkpoint("PASSIVE")
-                dirty = False
-                continue
-            units, closing = self._gather(first)
-            if units:
-                self._busy_since = time.monotonic()
-                self._commit(units)
+                if not self._jobs:
+                    self._checkpoint("PASSIVE")
+                    dirty = False
+                    continue
+            else:
+                units, closing = self._gather(first)
+                if units:
+                    self._write(units)
+                    dirty = True
+                if closing:
+                    break
+            if self._jobs:
+                self._run(self._jobs.popleft())
                 dirty = True
-                if self._wal_bytes() > self._tuning.checkpoint_wal_bytes:
-                    self._checkpoint("PASSIVE")  # never waits for a reader
-                self._busy_since = None
-            if closing:
-                break
+        for waiting in self._jobs:
+            waiting.ticket.settle(None, Unavailable("the store is closed; the daemon is stopping"))
+        wake(waiting.ticket for waiting in self._jobs)
         with contextlib.suppress(sqlite3.Error):  # the file is consistent without it; the next start checkpoints
             self._checkpoint("TRUNCATE")
         db.close()
 
-    def _gather(self, first: _Unit | None) -> tuple[list[_Unit], bool]:
+    def _write(self, units: Sequence[_Unit]) -> None:
+        self._busy_since = time.monotonic()
+        self._commit(units)
+        if self._wal_bytes() > self._tuning.checkpoint_wal_bytes:
+            self._checkpoint("PASSIVE")  # never waits for a reader
+        self._busy_since = None
+
+    def _run(self, long: _LongJob) -> None:
+        def breathe() -> None:
+            try:
+                first = self._units.get_nowait()
+            except queue.Empty:
+                self._busy_since = time.monotonic()
+                return
+            units, closing = self._gather(first)
+            if units:
+                self._write(units)
+            self._busy_since = time.monotonic()
+            if closing:
+                self._units.put(None)  # nothing comes behind it; the writer ends when the job has
+                raise Unavailable("the daemon is stopping")
+
+        self._busy_since = time.monotonic()
+        try:
+            long.ticket.settle(long.job(self._db, breathe), None)
+        except Exception as error:
+            long.ticket.settle(None, error)
+        self._busy_since = None
+        wake((long.ticket,))
+
+    def _gather(self, first: _Unit | _LongJob | None) -> tuple[list[_Unit], bool]:
+        """Return the units that wait, and whether the store is closing. Long jobs are put aside."""
         units: list[_Unit] = []
         unit = first
         while True:
             if unit is None:
                 return units, True
+            if isinstance(unit, _LongJob):
+                self._jobs.append(unit)
+                return units, False
             units.append(unit)
             if len(units) >= self._tuning.max_units:
                 return units, False
