@@ -28,7 +28,7 @@ from gateway.outbound.relay import Timeouts
 from gateway.outbound.schedule import RetryPolicy
 from gateway.state import lanes, outbox
 from gateway.state.lanes import Lane
-from gateway.state.lifecycle import PERSON, LaneEvent
+from gateway.state.lifecycle import PERSON, LaneEvent, LaneState
 from gateway.state.outbox import Outlook
 from gateway.state.store import Store
 
@@ -132,7 +132,7 @@ class _Dispatcher:
     async def _drain(self) -> Drained:
         gateway = self._current().gateway
         settings = Settings(
-            self._touchpoint,
+            self._as_filed_now(),
             gateway.hostname,
             gateway.outbound.source_address,
             self._policy or RetryPolicy(give_up_after=gateway.outbound.give_up_after),
@@ -150,6 +150,13 @@ class _Dispatcher:
             assert fault is not None
             raise fault
         return drained
+
+    def _as_filed_now(self) -> Touchpoint:
+        """Who keeps copies of sent mail may change under live connections: it is no setting of theirs."""
+        now = self._current().touchpoints.get(self._id, self._touchpoint).sent_copy
+        if now != self._touchpoint.sent_copy:
+            self._touchpoint = self._touchpoint.model_copy(update={"sent_copy": now})
+        return self._touchpoint
 
     async def _nudge(self) -> None:
         """While the pool is at work: what is accepted meanwhile may deserve a connection of its own."""
@@ -186,7 +193,9 @@ class _Dispatcher:
         else:
             detail = lane.detail or lane.cause or ""
             self._set_state(lane.state.value, False, detail)
-            if is_alarming(lane):
+            if look.due_at is None and lane.state is LaneState.PAUSED:  # it releases itself, and nothing waits for that
+                self._health.clear(self._id, "outbound")
+            elif is_alarming(lane):
                 self._health.alarm(self._id, "outbound", f"mail waits: {detail}", action_for(lane, self._touchpoint))
         if look.uncertain:
             self._health.alarm(
@@ -194,7 +203,8 @@ class _Dispatcher:
                 "uncertain",
                 f"{look.uncertain} recipient{'s' * (look.uncertain != 1)} may or may not have got a message: the "
                 "connection or the gateway was cut before the provider's answer",
-                "see `mail-gateway outbox list`; look for the message in the provider's Sent folder",
+                "none while we look into the provider's Sent folder; if that decides nothing, see mail-gateway outbox "
+                "list, then: mail-gateway outbox settle ID --delivered, or --resend",
             )
         else:
             self._health.clear(self._id, "uncertain")

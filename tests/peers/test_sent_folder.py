@@ -165,7 +165,7 @@ def test_a_message_whose_answer_never_came_is_delivered_by_the_evidence_of_its_c
     (event,) = daemon.events("settled")
     assert (event["outcome"], event["attempt"]) == ("delivered", 1)
     assert subjects(desk.accepted) == subjects(desk.sent()) == ["one"]
-    wait_until(lambda: not daemon.status()["alarms"], "no alarm is left")
+    wait_until(lambda: not daemon.status()["alarms"], "no alarm is left", state=lambda: daemon.status()["alarms"])
     assert daemon.stop() == 0
     assert subjects(desk.accepted) == ["one"]
 
