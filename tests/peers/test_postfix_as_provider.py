@@ -81,8 +81,7 @@ def test_a_soft_bounce_refuses_nobody_and_a_real_one_says_so(
 
     postfix.set()
     rig.wait_for({"delivered": 1, "refused": 1})
-    (notice,) = rig.notices()
-    assert "refused@clients.example" in str(notice) or notice["subject"]
+    assert len(rig.notices()) == 1
     assert handed_over_once(postfix, rig, id).total() == 1
 
 
@@ -108,7 +107,7 @@ def test_a_session_that_ends_over_errors_is_worked_through(
     rig.wait_for({"delivered": 20, fate: 20})
     assert rig.lane(TEAM).is_open
     assert handed_over_once(postfix, rig, *ids).total() == 20
-    assert len(rig.notices()) == (0 if soft_bounce == "yes" else len(rig.notices()))
+    assert bool(rig.notices()) is (soft_bounce == "no")
 
 
 @pytest.mark.parametrize("announced", [True, False])

@@ -115,6 +115,24 @@ class Despatch:
         self._doorbell.ring(touchpoint)
         return id
 
+    def ring(self, touchpoint: str) -> None:
+        """More was accepted."""
+        self._doorbell.ring(touchpoint)
+
+    def settled(self, touchpoint: str) -> None:
+        """Wait until nothing of this touchpoint is open."""
+        wait_until(
+            lambda: (
+                not self.store.read(
+                    lambda db: db.execute(
+                        "SELECT count(*) FROM recipient WHERE touchpoint = ? AND settled_at IS NULL", (touchpoint,)
+                    ).fetchone()[0]
+                ).result(30)
+            ),
+            f"{touchpoint} is settled",
+            state=self.show,
+        )
+
     def states(self, id: int | None = None) -> list[str]:
         return states(self.store, id)
 

@@ -49,6 +49,20 @@ def accept(
     return id
 
 
+def accept_many(store: Store, count: int, touchpoint: str = TOUCHPOINT) -> None:
+    """Accept so many small messages at once, as a rush of agents would: many share a commit."""
+    tickets = []
+    for _ in range(count):
+        id = store.ids.next()
+        envelope = Envelope(ADDRESS, ("b@clients.example",))
+        message_id = f"<{show_id(id)}@example.com>"
+        raw = raw_of(id)
+        submission = Submission(id, touchpoint, AGENT, envelope, message_id, "Your order", datetime.now(UTC), raw)
+        tickets.append(store.submit(outbox.accept, Accepting(submission, ((chunk_key(id, 0), raw),))))
+    for ticket in tickets:
+        ticket.result(60)
+
+
 def listed(store: Store, *, settled: bool = True) -> list[dict[str, Any]]:
     return store.read(outbox.list_outbox, settled).result(10)
 
