@@ -68,7 +68,7 @@ class Rig:
             hostname="gateway.example",
             outbound=SimpleNamespace(source_address="", give_up_after=timedelta(days=5)),
         )
-        config = cast(Config, SimpleNamespace(gateway=gateway))
+        config = cast(Config, SimpleNamespace(gateway=gateway, touchpoints={TOUCHPOINT: touchpoint}))
         async with open_bridge() as bridge, trio.open_nursery() as nursery:
             self.bridge: Bridge = bridge
             self.doorbell = Doorbell()

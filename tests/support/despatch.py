@@ -84,7 +84,7 @@ class Despatch:
             hostname="gateway.example",
             outbound=SimpleNamespace(source_address="", give_up_after=timedelta(days=5)),
         )
-        config = cast(Config, SimpleNamespace(gateway=gateway))
+        config = cast(Config, SimpleNamespace(gateway=gateway, touchpoints={}))
         self._token = trio.lowlevel.current_trio_token()
         self._doorbell = Doorbell()
         with trio.CancelScope() as self._scope:
