@@ -10,6 +10,7 @@ import select
 import smtplib
 import socket
 import sqlite3
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -148,6 +149,60 @@ def test_nothing_said_before_the_handshake_survives_it(rig: Rig) -> None:
     with rig.tls().wrap_socket(plug, server_hostname="localhost") as secure:
         secure.sendall(f"AUTH PLAIN {PLAIN}\r\n".encode())
         assert replies(secure, 1)[0].startswith("503 5.5.1")  # EHLO again first; no reply to what was injected
+
+
+@pytest.mark.parametrize("loop_factory", [uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("STARTTLS\r\nEHLO injected\r\nNOOP\r\n", ""),
+        ("STARTTLS\r\nEHLO injec", ""),
+        ("STARTTLS\r\n" + "NOOP\r\n" * 5_000, ""),
+        ("NOOP\r\nSTARTTLS\r\n\r\n", ""),
+        ("STARTTLS\r\n", "EHLO injected\r\n"),
+        ("STARTTLS\r\n", "EHLO injected\r\n" * 20_000),
+    ],
+    ids=["behind", "half-a-line", "much", "piped", "after-the-reply", "much-after-the-reply"],
+)
+def test_nothing_in_the_clear_is_ever_obeyed_within_tls(
+    make_rig: Callable[..., Rig], loop_factory: Callable[[], asyncio.AbstractEventLoop], before: str, after: str
+) -> None:
+    """However it is timed: it is forgotten, or it spoils the handshake."""
+    rig = make_rig(loop_factory=loop_factory)
+    plug = socket.create_connection(("127.0.0.1", rig.port("smtp")), timeout=20)
+    replies(plug, 1)
+    talk(plug, "EHLO me\r\n", 1)
+    plug.sendall(before.encode())
+    replies(plug, 2 if before.startswith("NOOP") else 1)
+    with suppress(OSError):  # reset in the middle of it
+        plug.sendall(after.encode())
+    with plug, suppress(OSError):  # a spoilt handshake ends in a reset
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        secure = rig.tls().wrap_bio(incoming, outgoing, server_hostname="localhost")
+
+        def pump(step: Callable[[], Any]) -> Any:
+            while True:
+                try:
+                    return step()
+                except ssl.SSLWantReadError:
+                    plug.sendall(outgoing.read())
+                    data = plug.recv(65_536)
+                    assert data[:1] in (b"", b"\x14", b"\x15", b"\x16", b"\x17"), "an answer in the clear"
+                    if not data:
+                        raise ConnectionResetError from None
+                    incoming.write(data)
+
+        pump(secure.do_handshake)
+        assert not after
+        secure.write(b"MAIL FROM:<ana@example.com>\r\nNOOP\r\n")
+        heard = b""
+        while heard.count(b"\r\n") < 2:
+            heard += pump(secure.read)
+        # no EHLO is remembered, and no other reply comes in front
+        assert re.fullmatch(rb"503 5\.5\.1 .*\r\n250 2\.0\.0 .*\r\n", heard)
+        return
+    assert after or len(before) > 1_000  # more than was there to be forgotten
+    wait_until(lambda: not rig.server._dialogs, "the connection is gone")
 
 
 def test_a_client_that_never_shakes_hands_counts_against_its_limit(make_rig: Callable[..., Rig]) -> None:
@@ -315,7 +370,17 @@ def test_names_of_mechanisms_may_be_in_any_case(rig: Rig, mechanism: str) -> Non
         ("AUTH PLAIN\r\n*\r\n", "501 5.7.0"),
         ("AUTH LOGIN\r\n*\r\n", "501 5.7.0"),
         ("AUTH CRAM-MD5\r\n", "504 5.5.4"),
+        ("AUTH SCRAM-SHA-256 biwsbj1hbmE=\r\n", "504 5.5.4"),
         ("AUTH\r\n", "504 5.5.4"),
+        ("AUTH PLAIN AGFuYQ==\r\n", "501 5.5.2"),  # two fields
+        ("AUTH PLAIN AGEAYgBj\r\n", "501 5.5.2"),  # four
+        ("AUTH PLAIN AGEAYg== x\r\n", "501 5.5.2"),
+        ("AUTH LOGIN !!!\r\n", "501 5.5.2"),
+        ("AUTH LOGIN YW5h\r\n!!!\r\n", "501 5.5.2"),
+        ("AUTH LOGIN\r\nYW5h\r\n*\r\n", "501 5.7.0"),
+        (f"AUTH PLAIN {'A' * 20_000}\r\n", "500 5.5.6"),
+        (f"AUTH PLAIN\r\n{'A' * 20_000}\r\n", "500 5.5.6"),
+        ("AUTH PLAIN \0\r\n", "501 5.5.2"),
     ],
 )
 def test_a_broken_exchange_is_named(rig: Rig, said: str, reply: str) -> None:
@@ -323,6 +388,29 @@ def test_a_broken_exchange_is_named(rig: Rig, said: str, reply: str) -> None:
     plug.sendall(f"EHLO me\r\n{said}".encode())
     found = [one for one in replies(plug, 1 + said.count("\r\n")) if not one.startswith("334")]
     assert found[1].startswith(reply)
+
+
+@pytest.mark.parametrize(
+    ("acts_as", "reply"),
+    [("", "235"), ("ana@example.com", "235"), ("ANA@example.com", "235"), ("ben@example.com", "535")],
+)
+def test_nobody_acts_as_somebody_else(rig: Rig, acts_as: str, reply: str) -> None:
+    plain = base64.b64encode(f"{acts_as}\0ana@example.com\0{PASSWORD}".encode()).decode()
+    assert talk(rig.plug(), f"EHLO me\r\nAUTH PLAIN {plain}\r\n", 2)[1].startswith(reply)
+
+
+@pytest.mark.parametrize(
+    ("said", "reply"),
+    [
+        (f"AUTH PLAIN {PLAIN}\r\n", "503 5.5.1"),
+        (f"HELO me\r\nAUTH PLAIN {PLAIN}\r\n", "235 2.7.0"),  # some old clients do so
+        (f"EHLO me\r\nAUTH PLAIN {PLAIN}\r\nAUTH PLAIN {PLAIN}\r\n", "503 5.5.1"),
+        (f"EHLO me\r\nAUTH PLAIN {PLAIN}\r\nEHLO me\r\nMAIL FROM:<>\r\n", "250 2.1.0"),  # a login outlives EHLO
+    ],
+    ids=["before-ehlo", "helo", "twice", "ehlo-again"],
+)
+def test_when_a_login_may_come(rig: Rig, said: str, reply: str) -> None:
+    assert talk(rig.plug(), said, said.count("\r\n"))[-1].startswith(reply)
 
 
 def test_three_failed_logins_end_the_connection(make_rig: Callable[..., Rig]) -> None:
@@ -437,6 +525,22 @@ def test_a_line_too_long_or_with_a_bare_line_feed_is_an_error(rig: Rig) -> None:
 def test_endless_errors_and_idle_commands_end_the_connection(rig: Rig) -> None:
     assert talk(rig.plug(), "BOGUS\r\n" * 20, 21)[-1].startswith("421 4.7.0")
     assert talk(rig.plug(), "NOOP\r\n" * 101, 101)[-1].startswith("421 4.7.0")
+
+
+def test_endless_recipients_end_the_connection(rig: Rig) -> None:
+    plug = logged_in(rig)
+    talk(plug, "MAIL FROM:<>\r\n", 1)
+    for _ in range(10):
+        assert talk(plug, "RCPT TO:<a@b.example>\r\n" * 1_000, 1_000)[-1].startswith("250")
+    assert talk(plug, "RCPT TO:<a@b.example>\r\n", 1)[0].startswith("421 4.7.0 too many recipients")
+
+
+def test_errors_are_forgotten_with_each_message_that_is_taken(rig: Rig) -> None:
+    plug = logged_in(rig)
+    for _ in range(4):
+        talk(plug, "RCPT TO:<bad>\r\n" * 15, 15)
+        assert talk(plug, f"{ENVELOPE}DATA\r\n{another()}.\r\n", 4)[3].startswith("250")
+    assert talk(plug, "RCPT TO:<bad>\r\n" * 20, 21)[-1].startswith("421 4.7.0")
 
 
 def test_a_client_may_send_all_and_close_its_side(rig: Rig) -> None:
@@ -645,6 +749,17 @@ def test_a_client_that_never_logs_in_cannot_stay_by_talking(rig: Rig) -> None:
     plug = rig.plug()
     pass_time(rig, 301)
     assert replies(plug, 1)[0].startswith("421 4.4.2")
+
+
+def test_an_hour_without_a_message_is_the_longest(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much a client talks: one command every few minutes would keep a connection for a day."""
+    monkeypatch.setattr("gateway.outbound.dialog.COMMAND_SECONDS", 1e9)
+    plug = logged_in(rig)
+    talk(plug, f"{ENVELOPE}DATA\r\n{LETTER}.\r\nMAIL FROM:<>\r\n", 5)
+    pass_time(rig, 3599)
+    assert is_silent(plug)
+    pass_time(rig, 3601)
+    assert replies(plug, 1)[0].startswith("421 4.4.2 an hour")
 
 
 def test_a_slow_message_has_time_according_to_its_size(rig: Rig) -> None:
