@@ -74,8 +74,10 @@ class Claimed:
 class Want:
     """Ask for the next message of a touchpoint. `now`: ms.
 
-    `backoffs`: ms by number of the attempt: when the recipients are due again if we are never heard of. `begin`: they
-    become `sending` in the same commit; for a connection that is up and can have DATA on its way within a round trip.
+    `backoffs`: ms by number of the attempt: when the recipients are due again if we are never heard of. `begin`: a
+    lone recipient becomes `sending` in the same commit; for a connection that is up and can have DATA on its way within
+    a round trip. Several do not, for the provider may take only some of them: after a crash the copy in its Sent folder
+    proves that the attempt left, and only those that it took may be in doubt then.
     `per_day`: messages that may be handed over in 24 hours. `probe_again`: ms until a lane that is not open may be
     tried again, if we are never heard of. `recipients`: most of one transaction; 100 is what every server must take
     (RFC 5321 §4.5.3.1.8).
@@ -118,13 +120,13 @@ def claim(db: sqlite3.Connection, want: Want, count: int) -> Iterator[Claimed]:
             if notify is not None or orcpt is not None:
                 wish = Wish(None if notify is None else Notify(notify), orcpt or "")
             due[id].append(Recipient(number, address, attempts + 1, waited, State(state), wish))
-    begun = State.SENDING.value
+    begun = {id for id, recipients in due.items() if want.begin and len(recipients) == 1}
     rows = [
         (
             id,
             recipient.number,
             tries[id] + 1,
-            begun if want.begin else recipient.before.value,
+            State.SENDING.value if id in begun else recipient.before.value,
             recipient.attempts,
             want.now + want.backoffs[min(recipient.attempts, len(want.backoffs)) - 1],
             want.now,
@@ -151,7 +153,7 @@ def claim(db: sqlite3.Connection, want: Want, count: int) -> Iterator[Claimed]:
             want.touchpoint,
             tries[id] + 1,
             tuple(due[id]),
-            want.begin,
+            id in begun,
             agent,
             OutboxKind(kind),
             path,

@@ -16,7 +16,7 @@ from gateway.state.doubts import FIRST_LOOK_MS, Doubt, Finding, Why
 from gateway.state.lifecycle import Event, State
 from gateway.state.outbox import Ask, Done, Fated, Settle
 from gateway.state.store import Store
-from tests.support.attempts import MINUTE, NOW, WANT, accept, begin, claim, claimed, done, record, shown
+from tests.support.attempts import MINUTE, NOW, WANT, accept, begin, claim, claimed, done, record, sending, shown
 from tests.support.outgoing import TOUCHPOINT, states
 
 AT = NOW + 2_000  # when an attempt of these tests ends
@@ -35,7 +35,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def cut(store: Store, *recipients: str, want: outbox.Want = WANT) -> int:
     """Return a message of which one attempt was cut behind the dot."""
     id = accept(store, *recipients)
-    record(store, done(claimed(store, replace(want, begin=True)), Event.INTERRUPTED))
+    record(store, done(sending(store, want), Event.INTERRUPTED))
     return id
 
 
@@ -66,7 +66,7 @@ def test_what_was_cut_is_looked_for_after_a_minute(store: Store) -> None:
 
 def test_only_those_that_were_cut_are_in_doubt(store: Store) -> None:
     id = accept(store, *TWO)
-    one = claimed(store, replace(WANT, begin=True))
+    one = sending(store)
     fated = (
         Fated(0, State.SENDING, Event.ACCEPTED, "250"),
         Fated(1, State.SENDING, Event.INTERRUPTED, "cut"),
@@ -85,14 +85,14 @@ def test_an_attempt_that_was_overtaken_leaves_no_doubt(store: Store) -> None:
 
 def test_automatic_mail_is_never_in_doubt(store: Store) -> None:
     accept(store, kind=OutboxKind.AUTO_REPLY)
-    record(store, done(claimed(store, replace(WANT, begin=True)), Event.INTERRUPTED))
+    record(store, done(sending(store), Event.INTERRUPTED))
     assert due(store) == []
 
 
 def test_a_crash_in_sending_is_a_doubt(store: Store) -> None:
     id, other = accept(store), accept(store, touchpoint="billing")
-    claimed(store, replace(WANT, begin=True))
-    claimed(store, replace(WANT, begin=True, touchpoint="billing"))
+    sending(store)
+    sending(store, replace(WANT, touchpoint="billing"))
     store.submit(outbox.recover_lane, (TOUCHPOINT, AT)).result(10)
     assert [(one.outbox, one.attempt, one.tried_at) for one in due(store)] == [(id, 1, WANT.now)]
     store.submit(outbox.recover, AT).result(10)
@@ -131,7 +131,7 @@ def test_evidence_of_another_attempt_decides_nothing(store: Store) -> None:
     assert not found(store, id, True, number=1)
     store.submit(outbox.settle, Settle(id, False, None, NOW)).result(10)
     assert not found(store, id, True)  # a person was faster
-    record(store, done(claimed(store, replace(WANT, begin=True)), Event.INTERRUPTED))
+    record(store, done(sending(store), Event.INTERRUPTED))
     assert not found(store, id, True)  # what was seen was the first attempt
     assert states(store, id) == ["uncertain"]
     assert found(store, id, True, attempt=2)
@@ -160,7 +160,7 @@ def test_looks_are_counted_and_absence_remembers_its_beginning(store: Store) -> 
 def test_a_look_that_comes_late_does_not_count_for_the_next_doubt(store: Store) -> None:
     id = cut(store)
     store.submit(outbox.settle, Settle(id, False, None, NOW)).result(10)
-    again = claimed(store, replace(WANT, begin=True))
+    again = sending(store)
     record(store, replace(done(again, Event.INTERRUPTED), at=LOOK))
     store.submit(doubts.put_off, (id, 0, True, LOOK, LOOK + 5 * MINUTE)).result(10)
     assert [(one.attempt, one.looks) for one in due(store)] == [(2, 0)]
@@ -175,7 +175,7 @@ def copies_due(store: Store, now: int = FOREVER) -> list[Copy]:
 
 def test_an_accepted_message_owes_its_copy_where_the_provider_keeps_none(store: Store) -> None:
     id = accept(store, *TWO)
-    record(store, done(claimed(store, replace(WANT, begin=True)), Event.ACCEPTED, copies=True))
+    record(store, done(sending(store), Event.ACCEPTED, copies=True))
     (copy,) = copies_due(store, AT)
     assert (copy.outbox, copy.attempt, copy.accepted_at, copy.message_id, copy.tries) == (
         id, 1, AT, f"<{show_id(id)}@example.com>", 0,
@@ -192,24 +192,24 @@ def test_an_accepted_message_owes_its_copy_where_the_provider_keeps_none(store: 
 
 def test_a_message_owes_one_copy_however_many_attempts_it_takes(store: Store) -> None:
     id = accept(store, *TWO)
-    one = claimed(store, replace(WANT, begin=True))
+    one = sending(store)
     split = (Fated(0, State.SENDING, Event.ACCEPTED, "250"), Fated(1, State.SENDING, Event.PUT_OFF, "452", AT))
     record(store, Done(id, TOUCHPOINT, 1, one.kind, split, AT, copies=True))
     store.submit(copies.done, id).result(10)
-    record(store, done(claimed(store, replace(WANT, now=AT, begin=True)), Event.ACCEPTED, copies=True))
+    record(store, done(sending(store, replace(WANT, now=AT)), Event.ACCEPTED, copies=True))
     assert copies_due(store) == []
 
 
 @pytest.mark.parametrize("event", [Event.REFUSED, Event.PUT_OFF, Event.INTERRUPTED])
 def test_what_was_not_accepted_owes_no_copy(store: Store, event: Event) -> None:
     accept(store)
-    record(store, done(claimed(store, replace(WANT, begin=True)), event, due=AT, copies=True))
+    record(store, done(sending(store), event, due=AT, copies=True))
     assert copies_due(store) == []
 
 
 def test_nothing_is_owed_where_the_provider_keeps_its_copy(store: Store) -> None:
     accept(store)
-    record(store, done(claimed(store, replace(WANT, begin=True)), Event.ACCEPTED))
+    record(store, done(sending(store), Event.ACCEPTED))
     assert copies_due(store) == []
 
 

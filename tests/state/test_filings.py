@@ -158,9 +158,10 @@ def reply(room: Postroom, *references: str, kind: OutboxKind = OutboxKind.REPLY)
 
 
 def attempt(room: Postroom, *events: Event, kind: OutboxKind = OutboxKind.REPLY) -> None:
-    want = Want(T, NOW, (60_000,), begin=True)
-    claimed = room.store.submit(outbox.step, Step(None, want)).result(5)
+    claimed = room.store.submit(outbox.step, Step(None, Want(T, NOW, (60_000,)))).result(5)
     assert claimed is not None
+    rows = tuple((recipient.number, recipient.before) for recipient in claimed.recipients)
+    assert room.store.submit(outbox.begin_data, outbox.Begin(claimed.id, claimed.attempt, rows)).result(5)
     fated = tuple(
         Fated(recipient.number, State.SENDING, event, "250 ok", NOW if event is Event.PUT_OFF else None)
         for recipient, event in zip(claimed.recipients, events, strict=True)

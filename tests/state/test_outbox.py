@@ -99,6 +99,14 @@ def test_a_claim_may_begin_at_once(store: Store) -> None:
     assert states(store, id) == ["sending"]
 
 
+def test_a_claim_for_several_does_not_begin_before_the_provider_has_said_whom_it_takes(store: Store) -> None:
+    """Killed now, a copy in Sent would speak for all who are `sending`, and one that was put off would be lost."""
+    id = accept(store, "b@clients.example", "c@clients.example")
+    one = claimed(store, replace(WANT, begin=True))
+    assert not one.begun
+    assert states(store, id) == ["queued", "queued"]
+
+
 def test_the_longest_due_goes_first_and_the_claim_says_that_there_is_more(store: Store) -> None:
     ids = [accept(store) for _ in range(3)]
     found = [claimed(store) for _ in ids]

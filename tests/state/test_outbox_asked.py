@@ -15,7 +15,7 @@ from gateway.state.doubts import Why
 from gateway.state.lifecycle import Event, LaneEvent, LaneState, State
 from gateway.state.outbox import Ask, Asked, Done, Fated, Settle
 from gateway.state.store import Operation, Store, each
-from tests.support.attempts import MINUTE, NOW, WANT, accept, begin, claim, claimed, done, record, shown
+from tests.support.attempts import MINUTE, NOW, WANT, accept, begin, claim, claimed, done, record, sending, shown
 from tests.support.outgoing import TOUCHPOINT, states
 
 LATER = replace(WANT, now=NOW + 10**9)
@@ -46,7 +46,7 @@ def doubted(store: Store) -> list[tuple[int, int, Why, int]]:
 
 def uncertain(store: Store, *recipients: str) -> int:
     id = accept(store, *recipients)
-    record(store, done(claimed(store, replace(WANT, begin=True)), Event.INTERRUPTED))
+    record(store, done(sending(store), Event.INTERRUPTED))
     return id
 
 
@@ -120,7 +120,7 @@ def test_what_is_released_is_due_at_once_under_a_new_number(store: Store) -> Non
 
 def test_holding_what_is_being_sent_is_too_late(store: Store) -> None:
     id = accept(store, *TWO)
-    claimed(store, replace(WANT, begin=True))
+    sending(store)
     assert ask(store, outbox.hold, id) == Asked(0, TWO)
     assert shown(store, id)["held"] is None
 
@@ -156,7 +156,7 @@ def test_retry_leaves_what_is_held(store: Store) -> None:
 
 def test_a_lane_that_is_held_says_what_is_being_sent(store: Store) -> None:
     accept(store, *TWO), accept(store)
-    claimed(store, replace(WANT, begin=True))
+    sending(store)
     assert ask(store, outbox.hold, touchpoint=TOUCHPOINT) == Asked(1, TWO, (TOUCHPOINT,))
     look = store.read(outbox.outlook, TOUCHPOINT, NOW, None).result(10)
     assert (look.lane.state, look.lane.detail) == (LaneState.HELD, "held by a person")

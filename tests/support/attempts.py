@@ -38,6 +38,13 @@ def begin(store: Store, of: Claimed, *numbers: int) -> bool:
     return store.submit(outbox.begin_data, Begin(of.id, of.attempt, rows)).result(10)
 
 
+def sending(store: Store, want: Want = WANT) -> Claimed:
+    """Claim the next message; its recipients are `sending`."""
+    found = claimed(store, want)
+    assert begin(store, found)
+    return found
+
+
 def done(of: Claimed, event: Event, *, before: State = State.SENDING, **changes: Any) -> Done:
     fated = tuple(
         Fated(r.number, before, event, f"said {event}", changes.pop("due", None), changes.pop("waited", 0))
