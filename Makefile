@@ -44,8 +44,8 @@ test-peers: peers $(READY) ## only the tests against real servers
 test-faults: peers $(READY) ## only kill -9, power cut, full disk
 	$(PYTEST) tests/faults
 
-soak: peers $(READY) ## 10,000 messages in a storm with 50 kills, and death at every step: half an hour and more
-	SOAK=1 $(PYTEST) tests/peers/test_chaos.py tests/faults/test_every_step.py
+soak: peers $(READY) ## 10,000 messages in, 5,000 out, in storms with 150 kills, and death at every step: an hour and more
+	SOAK=1 $(PYTEST) tests/peers/test_chaos.py tests/faults/test_every_step.py tests/faults/test_outbound_rig.py
 
 cover: $(READY) ## line and branch coverage of the cores by their own tests; fails under 95 %
 	$(BIN)/coverage erase

@@ -37,7 +37,7 @@ def answer_early() -> None:
             return honest(self, operation, item)
         honest(self, late, item)
         ticket: Ticket[Any] = Ticket()
-        ticket.settle(None, None)
+        ticket.settle(outbox.Accepted(item.submission.id), None)
         wake([ticket])
         return ticket
 

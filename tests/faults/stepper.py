@@ -2,18 +2,21 @@
 
     python tests/faults/stepper.py < orders > answers
 
-A step is a commit of the store or a write to the wire of an IMAP session. Each is written down, and at the one that
-was ordered the daemon kills itself with SIGKILL, just before it or just after it. The interpreter with all its modules
-is loaded once; every daemon is a fork of it, and takes a tenth of the time to start.
+A step is a commit of the store or a write to the wire of an IMAP session; where it is ordered also a write to a
+provider's SMTP server, and the 250 to a client. Each is written down, and at the one that was ordered the daemon kills
+itself with SIGKILL, just before it or just after it. The interpreter with all its modules is loaded once; every daemon
+is a fork of it, and takes a tenth of the time to start.
 
 Orders and answers are lines of JSON (`tests/support/steps.py`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import gc
+import importlib
 import json
 import os
 import re
@@ -30,6 +33,7 @@ from typing import Any, NoReturn
 import gateway.daemon  # noqa: F401 - with all that a daemon needs: what is loaded here, no fork has to load
 from gateway.cli.main import main
 from gateway.inbound import intake, protocol
+from gateway.outbound import wire
 from gateway.state import store
 from tests.support.hasty import hasten
 
@@ -111,13 +115,8 @@ def count_writes(steps: Steps) -> None:
 
     def counted(self: protocol.Wire, data: bytes) -> None:
         words = _WORDS.match(data)
-        transport: Any = self.transport
-
-        def write_now() -> None:
-            os.write(transport.get_extra_info("socket").fileno(), data)
-
         label = words[1].decode() if words else "data"
-        steps.take("write", label, lambda: write(self, data), write_now)
+        steps.take("write", label, lambda: write(self, data), lambda: write_now(self.transport, data))
 
     def counted_goodbye(self: protocol.Wire) -> None:
         if self.cause is None and self.transport is not None:
@@ -127,6 +126,35 @@ def count_writes(steps: Steps) -> None:
 
     protocol.Wire.write = counted  # type: ignore[method-assign]  # as a tracer would
     protocol.Wire.say_goodbye = counted_goodbye  # type: ignore[method-assign]  # as above
+
+
+def count_outbound(steps: Steps) -> None:
+    """Every write to a provider's SMTP server is a step, and so is the 250 that takes responsibility for a message."""
+    ask, send, say = wire.Wire.ask, wire.Wire.send, asyncio.StreamWriter.write
+
+    def counted_ask(self: wire.Wire, commands: bytes, count: int) -> None:
+        if not commands:
+            return ask(self, commands, count)
+        words = b" ".join(line.split(b" ")[0] for line in commands.split(b"\r\n")).decode().strip()
+        steps.take("smtp", words, lambda: ask(self, commands, count), lambda: write_now(self._transport, commands))
+
+    def counted_send(self: wire.Wire, content: bytes | memoryview) -> None:
+        label = "the dot" if bytes(content[-3:]) == b".\r\n" else "content"
+        steps.take("smtp", label, lambda: send(self, content), lambda: write_now(self._transport, content))
+
+    def counted_say(self: asyncio.StreamWriter, data: Any) -> None:
+        if b" queued as " not in data:
+            return say(self, data)
+        steps.take("reply", "250", lambda: say(self, data), lambda: write_now(self.transport, data))
+
+    wire.Wire.ask = counted_ask  # type: ignore[method-assign]  # as a tracer would
+    wire.Wire.send = counted_send  # type: ignore[method-assign]  # as above
+    asyncio.StreamWriter.write = counted_say  # type: ignore[method-assign]  # as above
+
+
+def write_now(transport: Any, data: bytes | memoryview) -> None:
+    """Write past the event loop, so that it is on the wire when we die."""
+    os.write(transport.get_extra_info("socket").fileno(), data)
 
 
 def think_small() -> None:
@@ -161,8 +189,13 @@ def be_a_daemon(order: dict[str, Any]) -> NoReturn:
         steps = Steps(order["steps"], (deadly[0], deadly[1], deadly[2]) if deadly else None)
         count_commits(steps)
         count_writes(steps)
+        if order["outbound"]:
+            count_outbound(steps)
         hasten(chores=order["chores"])
         think_small()
+        for change in order["changes"]:
+            module, _, function = change.partition(":")
+            getattr(importlib.import_module(module), function)()
         if order["forgetful"]:
             forget_what_arrived()
         sys.argv = ["mail-gateway", "run"]

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +24,9 @@ STEPPER = Path(__file__).parents[1] / "faults" / "stepper.py"
 
 @dataclass(frozen=True, order=True)
 class Deadly:
-    """Where a daemon is to die: at the `number`th commit or write, `when` = "before" it or "after" it."""
+    """Where a daemon is to die: at the `number`th step of its kind (commit, write, smtp, reply), `when` = "before" it
+    or "after" it.
+    """
 
     kind: str
     number: int
@@ -121,10 +124,23 @@ class Forge:
 
 
 class SteppedDaemon(Daemon):
-    """A daemon from the forge. `deadly` is where its next start dies, and only that one. `chores`: seconds."""
+    """A daemon from the forge. `deadly` is where its next start dies, and only that one. `chores`: seconds.
 
-    def __init__(self, forge: Forge, site: Site, *, chores: float = 0.4) -> None:
-        super().__init__(site)
+    `outbound`: its SMTP is counted, too. `changes`: functions, as "module:function", that change the running code.
+    """
+
+    def __init__(
+        self,
+        forge: Forge,
+        site: Site,
+        *,
+        env: Mapping[str, str] | None = None,
+        chores: float = 0.4,
+        outbound: bool = False,
+        changes: Sequence[str] = (),
+    ) -> None:
+        super().__init__(site, env)
+        self._outbound, self._changes = outbound, list(changes)
         self._forge = forge
         self._chores = chores
         self.deadly: Deadly | None = None
@@ -141,6 +157,8 @@ class SteppedDaemon(Daemon):
             deadly=[deadly.kind, deadly.number, deadly.when] if deadly else None,
             chores=self._chores,
             forgetful=self.forgetful,
+            outbound=self._outbound,
+            changes=self._changes,
         )
         return cast(Process, forked)
 
