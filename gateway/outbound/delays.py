@@ -18,10 +18,11 @@ from gateway.config import Config
 from gateway.errors import Unavailable
 from gateway.mime.compose import compose
 from gateway.mime.scan import Mailbox
-from gateway.model import from_ms, show_id, to_ms
+from gateway.model import Reply, from_ms, show_id, to_ms
 from gateway.outbound.bounce import Action, Failed, Original, compose_bounce, mailboxes_of
+from gateway.rules.dsn import read_reply
 from gateway.state import delays
-from gateway.state.delays import ALONE, Late, Overdue, Telling
+from gateway.state.delays import ALONE, Late, Overdue, Telling, Waiting
 from gateway.state.queues import Notice
 from gateway.state.raw import chunk_key
 from gateway.state.store import Store
@@ -93,7 +94,7 @@ def _alone(
         Original(
             address, group.agent, late.return_path, late.message_id, late.subject, accepted_at, late.head, late.envid
         ),
-        [Failed(one.address, None, orcpt=one.orcpt, cause=one.cause) for one in late.recipients],
+        [_failed(one) for one in late.recipients],
         queue_id=show_id(late.id),
         bounce_id=show_id(id),
         hostname=hostname,
@@ -108,6 +109,12 @@ def _alone(
         len(bounce.raw), to_ms(now), bounce.message_id, bounce.sender, about=late.conversation, reopens=False,
         note=bounce.note,
     )  # fmt: skip
+
+
+def _failed(waiting: Waiting) -> Failed:
+    code, status, words = read_reply(waiting.reply)
+    reply = Reply(code, status, words) if code and not waiting.cause else None
+    return Failed(waiting.address, reply, orcpt=waiting.orcpt, cause=waiting.cause or waiting.reply)
 
 
 def _together(

@@ -213,7 +213,7 @@ def _told(block: HeaderFacts) -> Told | None:
     kind, semicolon, text = said.partition(";")
     if semicolon and len(kind) < 30 and " " not in kind.strip():
         said = text
-    code, status, said = _reply(said)
+    code, status, said = read_reply(said)
     field = _STATUS.search(block.value("status"))
     # What the server said is more exact than what was made of it, but for one thing: it does not know that the
     # message has expired (x.4.7)
@@ -391,7 +391,7 @@ def _reason(lines: Sequence[str], address: str) -> tuple[int, str, str]:
     """Return code, status and words of what stands behind an address, up to the end of its paragraph."""
     for number, line in enumerate(lines):
         if found := _REPLY.search(line):
-            return _reply(" ".join([line[found.start() :], *_paragraph(lines[number + 1 : number + 6])]))
+            return read_reply(" ".join([line[found.start() :], *_paragraph(lines[number + 1 : number + 6])]))
     if not address:
         return 0, "", ""
     # no code of SMTP: the words beside the address, or those below it
@@ -417,7 +417,7 @@ def _tidy(words: str) -> str:
     return text.rstrip(' ".')
 
 
-def _reply(text: str) -> tuple[int, str, str]:
+def read_reply(text: str) -> tuple[int, str, str]:
     """Return code, status and words of `550-5.1.1 no such 550 5.1.1 user`: each once."""
     text = clean(text, 2 * SAID_LETTERS)
     found = _REPLY.search(text)

@@ -25,9 +25,12 @@ _HEAD_BYTES: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A recipient that has not got it. `cause`: why, in a line; `orcpt`: as the client gave it."""
+    """A recipient that has not got it. `reply`: the provider's last, "" where there was none; `cause`: why it is not
+    even tried, "" where it is. `orcpt`: as the client gave it.
+    """
 
     address: str
+    reply: str
     cause: str
     orcpt: str
 
@@ -103,7 +106,7 @@ def _late(db: sqlite3.Connection, row: tuple[Any, ...], stopped: Stopped | None)
     id, subject, message_id, return_path, accepted_at, conversation, envid = row[3:10]
     head = b""
     recipients = [
-        Waiting(address, "", orcpt or "")
+        Waiting(address, "", "", orcpt or "")
         for address, orcpt in db.execute(
             "SELECT address, orcpt FROM recipient WHERE outbox = ? AND settled_at IS NULL"
             " AND (notify IS NULL OR notify & ?) ORDER BY number LIMIT ?",
@@ -114,16 +117,17 @@ def _late(db: sqlite3.Connection, row: tuple[Any, ...], stopped: Stopped | None)
         query = "SELECT substr(bytes, 1, ?) FROM chunk WHERE id = ?"
         found = db.execute(query, (_HEAD_BYTES, chunk_key(id, 0))).fetchone()
         head = found[0] if found else b""
-        causes = _causes(db, id, stopped)
-        recipients = [Waiting(one.address, causes.get(one.address, ""), one.orcpt) for one in recipients]
+        cause, replies = _causes(db, id, stopped)
+        recipients = [Waiting(one.address, replies.get(one.address, ""), cause, one.orcpt) for one in recipients]
     return Late(id, subject, message_id, return_path, accepted_at, conversation, envid or "", tuple(recipients), head)
 
 
-def _causes(db: sqlite3.Connection, id: int, stopped: Stopped) -> dict[str, str]:
+def _causes(db: sqlite3.Connection, id: int, stopped: Stopped) -> tuple[str, dict[str, str]]:
+    """Return why the message is not tried, and the last reply for each address."""
     shown = show_outbox(db, id, stopped)
     assert shown is not None
-    whole = shown["cause"] if any(one["state"] == "held" for one in shown["recipients"]) else None
-    return {one["address"]: whole or one["reply"] or shown["cause"] or "" for one in shown["recipients"]}
+    is_held = any(one["state"] == "held" for one in shown["recipients"])
+    return shown["cause"] or "" if is_held else "", {one["address"]: one["reply"] or "" for one in shown["recipients"]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from gateway.state import bounces, conversations, folders, outbox, queues
 from gateway.state.bounces import HardBounces
 from gateway.state.folders import Folder, Opening
 from gateway.state.lifecycle import Event, State
-from gateway.state.outbox import Done, Fated, Step, Want
+from gateway.state.outbox import Begin, Done, Fated, Step, Want
 from gateway.state.raw import chunk_key
 from gateway.state.store import Store, Tuning
 
@@ -111,6 +111,9 @@ class Room:
             want = Want("support", to_ms(at) + 1_000, (60_000,), begin=True)
             claimed = self.store.submit(outbox.step, Step(None, want)).result(5)
             assert claimed is not None
+            if not claimed.begun:
+                rows = tuple((one.number, one.before) for one in claimed.recipients)
+                assert self.store.submit(outbox.begin_data, Begin(claimed.id, claimed.attempt, rows)).result(5)
             fated = tuple(Fated(one.number, State.SENDING, Event.ACCEPTED, "250 taken") for one in claimed.recipients)
             done = Done(claimed.id, "support", claimed.attempt, claimed.kind, fated, to_ms(at) + 2_000, True)
             self.store.submit(outbox.step, Step(done)).result(5)
@@ -134,7 +137,7 @@ class Room:
     def recipients(self, id: int) -> list[dict[str, Any]]:
         found = self.store.read(outbox.show_outbox, id).result(5)
         assert found is not None
-        return found["recipients"]
+        return list(found["recipients"])
 
     def blamed(self) -> list[str]:
         stored = sorted(address for _, address in self.store.read(bounces.all_hard).result(5))
