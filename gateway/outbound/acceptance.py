@@ -19,7 +19,7 @@ from gateway.errors import Unavailable
 from gateway.mime.scan import HeaderFacts, scan
 from gateway.mime.templates import TemplateFault, render_line
 from gateway.model import Envelope, Submission, Wish, show_id
-from gateway.outbound.addressing import same_mailbox
+from gateway.outbound.addressing import plain, same_mailbox
 from gateway.outbound.data import DIGEST_BYTES
 from gateway.outbound.header import compose_from, finish_header, refuse_header
 from gateway.outbound.sender import (
@@ -203,7 +203,7 @@ class Acceptance:
         return decide_sender(
             author,
             login=agent.login,
-            named=config.touchpoint_at(author),
+            named=_named(config, author),
             allowed=self._may_write_as(config, agent),
             rewrites_own=config.gateway.submission.own_address == "rewrite",
             is_signed=signed,
@@ -248,15 +248,25 @@ class Acceptance:
         return reply
 
 
+def _named(config: Config, author: str) -> Touchpoint | None:
+    if (named := config.touchpoint_at(author)) is not None or "xn--" not in author:
+        return named
+    # An admin may have written the domain in its own letters; there are few touchpoints, and few such domains
+    for touchpoint in config.touchpoints.values():
+        if any(plain(own).lower() == author.lower() for own in (touchpoint.address, *touchpoint.aliases)):
+            return touchpoint
+    return None
+
+
 def _envelope(draft: Draft, touchpoint: Touchpoint, facts: HeaderFacts, finished: bytes) -> Envelope:
     # The return path is the touchpoint's, whatever the client gave, so that bounces come back to us. Also in place of
     # the null one: read receipts are no reason for a provider to doubt the whole account.
     is_ascii = finished.isascii()
     # Many clients say SMTPUTF8 to everybody who offers it. Only what cannot do without it needs it on its way
-    plain = is_ascii or facts.block.isascii()
-    smtputf8 = draft.smtputf8 and not (plain and all(recipient.isascii() for recipient in draft.recipients))
+    has_plain_header = is_ascii or facts.block.isascii()
+    smtputf8 = draft.smtputf8 and not (has_plain_header and all(recipient.isascii() for recipient in draft.recipients))
     return Envelope(
-        touchpoint.address,
+        plain(touchpoint.address),
         draft.recipients,
         eight_bit=not is_ascii,
         smtputf8=smtputf8,

@@ -99,6 +99,14 @@ def in_ascii(address: str) -> str:
         raise _refused("501 5.1.3 the domain has a letter that no domain can have") from None
 
 
+def plain(address: str) -> str:
+    """Return an address of our own with its domain in ASCII; as it is where that cannot be."""
+    try:
+        return in_ascii(address)
+    except Malformed:
+        return address
+
+
 # --- paths -----------------------------------------------------------------------------------------------------------
 
 

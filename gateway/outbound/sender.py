@@ -11,7 +11,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from gateway.errors import Malformed
 from gateway.mime.scan import HeaderFacts
+from gateway.outbound.addressing import in_ascii, plain
 
 SIGNED_TYPES: Final = frozenset(
     {
@@ -21,7 +23,8 @@ SIGNED_TYPES: Final = frozenset(
         "application/x-pkcs7-mime",
     }
 )
-_ADDRESS: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\Z")
+_LABEL: Final = "[A-Za-z0-9\u00a0-\U0010ffff-]+"
+_ADDRESS: Final = re.compile(rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~.-]+@{_LABEL}(?:\.{_LABEL})*\Z")
 _NAMED: Final = 6  # touchpoints that a refusal names before it says "…": a reply line has 512 octets
 
 
@@ -60,7 +63,7 @@ def is_signed(facts: HeaderFacts) -> bool:
 
 
 def read_author(facts: HeaderFacts) -> str | Refusal:
-    """Return the one address in the one From field, as written, or why there is no such thing."""
+    """Return the one address in the one From field, its domain in ASCII, or why there is no such thing."""
     fields = len(facts.raw_values("from"))
     if fields != 1:
         found = "none" if not fields else str(fields)
@@ -71,7 +74,10 @@ def read_author(facts: HeaderFacts) -> str | Refusal:
     address = authors[0].address
     if not _ADDRESS.match(address):
         return Refusal("550 5.6.0 the address in From cannot be understood")
-    return address
+    try:
+        return in_ascii(address)
+    except Malformed:
+        return Refusal("550 5.6.0 the domain in From cannot be understood")
 
 
 def is_own(login: str, author: str) -> bool:
@@ -124,16 +130,16 @@ def _instead_of_own(usable: Sequence[Touchpoint], conversations: Collection[str]
         # An answer goes out as the address that was asked, or not at all: another one would puzzle the customer.
         answering = [touchpoint for touchpoint in usable if touchpoint.id in conversations]
         if len(answering) == 1:
-            return Sender(answering[0].id, answering[0].address, is_rewritten=True)
+            return Sender(answering[0].id, plain(answering[0].address), is_rewritten=True)
         reason = "more than one address has this conversation" if answering else "this conversation is not yours"
         return Refusal(f"550 5.7.1 {reason}; {_choice(usable)}")
     if len(usable) == 1:
-        return Sender(usable[0].id, usable[0].address, is_rewritten=True)
+        return Sender(usable[0].id, plain(usable[0].address), is_rewritten=True)
     return Refusal(f"550 5.7.1 choose the address to write as: {_choice(usable)}")
 
 
 def _choice(usable: Sequence[Touchpoint]) -> str:
     if not usable:
         return "no address is open to you; ask your administrator"
-    names = ", ".join(touchpoint.address for touchpoint in usable[:_NAMED])
+    names = ", ".join(plain(touchpoint.address) for touchpoint in usable[:_NAMED])
     return f"set From to {names}" + (" …" if len(usable) > _NAMED else "")

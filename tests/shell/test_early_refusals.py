@@ -160,6 +160,18 @@ def test_8_bit_in_the_header_without_the_word_is_passed_on_as_ever(make_rig: Cal
     assert (envelope(rig)["eight_bit"], envelope(rig)["smtputf8"]) == (1, 0)
 
 
+@pytest.mark.parametrize("configured", ["support@bücher.example", "support@xn--bcher-kva.example"])
+@pytest.mark.parametrize("written", ["support@Bücher.example", "support@xn--bcher-kva.example"])
+def test_a_touchpoint_may_have_a_domain_of_any_script(
+    make_rig: Callable[..., Rig], configured: str, written: str
+) -> None:
+    rig = make_rig(NOTHING, {"address": configured})
+    message = letter().replace(b"support@example.com", written.encode())
+    assert submit(rig, message, options=("SMTPUTF8",)).startswith("250")
+    assert (envelope(rig)["return_path"], envelope(rig)["smtputf8"]) == ("support@xn--bcher-kva.example", 0)
+    assert b"<support@xn--bcher-kva.example>\r\n" in rig.stored(envelope(rig)["id"])
+
+
 # --- what the sender wants to hear -----------------------------------------------------------------------------------
 
 
