@@ -14,6 +14,7 @@ import pytest
 from gateway.config import Config, load
 from gateway.model import NO_WISH, Envelope, Notify, OutboxKind, Submission, Wish, id_at, read_id, show_id, to_ms
 from gateway.outbound import delays
+from gateway.outbound.bounce import compose_bounce
 from gateway.rules.dsn import Action, read_report
 from gateway.state import conversations, lanes, marks, outbox
 from gateway.state import delays as delay_state
@@ -114,7 +115,9 @@ async def test_mail_that_waits_is_told_once_when_it_has_grown_old(store: Store, 
     assert report.envelope_id == "order+1"
     assert report.message_ids == ("<m@example.com>",)
     assert show_id(id).encode() in raw_of(store, notice)
-    (shown,) = store.read(conversations.show_conversation, read_id(notice["id"])).result(5)["messages"]
+    conversation = store.read(conversations.show_conversation, read_id(notice["id"]) or 0).result(5)
+    assert conversation is not None
+    (shown,) = conversation["messages"]
     assert shown["note"].startswith("Delayed on its way to bob@example.net: the other server could not be reached")
     for hours in (5, 6, 100):
         assert await delays.tell(store, config, NOW + timedelta(hours=hours)) == 0
@@ -192,7 +195,7 @@ async def test_the_mark_moves_with_the_notices_or_not_at_all(store: Store, confi
 async def test_a_fault_about_one_does_not_keep_the_others_from_being_told(
     store: Store, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compose = delays.compose_bounce
+    compose = compose_bounce
 
     def broken(original: Any, *args: Any, **more: Any) -> Any:
         if original.agent == ANA:
