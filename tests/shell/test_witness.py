@@ -15,11 +15,12 @@ import pytest
 import trio
 
 from gateway import events
+from gateway.config import load
 from gateway.inbound import evidence, rounds, sentbox, witness
 from gateway.inbound.intake import Intake
 from gateway.inbound.room import Room
 from gateway.model import FilingAction, show_id
-from gateway.state import filings
+from gateway.state import filings, marks
 from gateway.state.lifecycle import Event
 from gateway.state.store import each
 from tests.shell.imap_script import ImapServer, Peer, letter
@@ -353,6 +354,70 @@ async def test_a_renumbered_folder_is_read_anew(tmp_path: Path) -> None:
         server.uidnext = uid
         assert file(server, copy_of(id, 1, now_ms())) == uid
         await decided(gateway, id, b="delivered")
+
+
+async def test_who_keeps_copies_may_change_under_a_live_session(tmp_path: Path) -> None:
+    server = a_server()
+    async with open_box(tmp_path, server, APPEND) as gateway:
+        id = lose(gateway.store, "b@clients.example")
+        file_later_mail(server)
+        await looks(gateway)
+        assert fates(gateway.store, id) == {"b@clients.example": "uncertain"}
+        rules = tmp_path / "rules.toml"
+        rules.write_text(rules.read_text().replace(APPEND, PROVIDER))
+        gateway.config = load(tmp_path / "gateway.toml")
+        await decided(gateway, id, b="deferred")
+
+
+# --- an old copy of the store ----------------------------------------------------------------------------------------
+
+
+async def test_what_was_sent_after_the_restored_copy_was_made_is_delivered_and_the_rest_let_go(tmp_path: Path) -> None:
+    """The copy is three hours old; in between one of the messages has been sent by a second attempt."""
+    server = a_server()
+    async with open_box(tmp_path, server, PROVIDER) as gateway:
+        made_at, back_at = now_ms() - 3 * 3_600_000, now_ms() - 120_000
+        sent, unsent, split = (
+            accept(
+                gateway.store,
+                *(f"{name}@clients.example" for name in names),
+                at=datetime.fromtimestamp(made_at / 1000, UTC),
+            )
+            for names in ("a", "b", "cd")
+        )
+        for id in (sent, unsent, split):
+            gateway.store.submit(held_since_restore, (id, 1, back_at)).result(5)
+        gateway.store.submit(marks.put, ("backed_up_at", made_at)).result(5)
+        gateway.store.submit(marks.put, ("restored_at", back_at)).result(5)
+        for id, at in ((sent, made_at + 1_800_000), (split, made_at + 3_600_000)):
+            file(server, re.sub(rb"Message-ID: [^\r]*", b"Message-ID: <%d@new.example>" % id, copy_of(id, 2, at)), at)
+        await gateway.until(lambda: fates(gateway.store, sent) == {"a@clients.example": "delivered"}, "found")
+        await looks(gateway)
+        assert fates(gateway.store, unsent) == {"b@clients.example": "queued"}, (
+            "nothing was sent since, to compare with"
+        )
+        assert rows(gateway, f"SELECT held FROM outbox WHERE id = {unsent}") == [("restored",)]
+        file_later_mail(server)
+        await gateway.until(
+            lambda: rows(gateway, f"SELECT held FROM outbox WHERE id = {unsent}") == [(None,)], "it is let go"
+        )
+        ((due_at,),) = rows(gateway, f"SELECT next_attempt_at FROM recipient WHERE outbox = {unsent}")
+        assert due_at <= now_ms()
+        await looks(gateway)
+        assert rows(gateway, f"SELECT held FROM outbox WHERE id = {split}") == [("restored",)]
+        assert rows(gateway, f"SELECT count(*) FROM doubt WHERE outbox = {split} AND looks = 0") == [(2,)]
+
+
+@each
+def held_since_restore(db: Any, item: tuple[int, int, int]) -> None:
+    id, attempt, at = item
+    db.execute("UPDATE outbox SET held = 'restored' WHERE id = ?", (id,))
+    db.execute("UPDATE recipient SET next_attempt_at = NULL WHERE outbox = ?", (id,))
+    db.execute(
+        "INSERT INTO doubt (outbox, number, touchpoint, why, attempt, tried_at, looks, next_at)"
+        " SELECT outbox, number, touchpoint, 'restored', ?, ?, 0, ? FROM recipient WHERE outbox = ?",
+        (attempt, at, at, id),
+    )
 
 
 # --- copies ----------------------------------------------------------------------------------------------------------

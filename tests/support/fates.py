@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from gateway.mime.trace import compose_trace
 from gateway.state import outbox
 from gateway.state.lifecycle import Event, State
-from gateway.state.outbox import Claimed, Done, Fated, Step, Want
+from gateway.state.outbox import Begin, Claimed, Done, Fated, Step, Want
 from gateway.state.store import Store
 from tests.support import outgoing
 from tests.support.outgoing import accept, raw_of
@@ -21,11 +21,13 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def claim(store: Store, at: int, *, begin: bool = True) -> Claimed:
-    """Claim what is due; it is `sending` then."""
-    want = Want(TOUCHPOINT, at, (0,), begin=begin)
-    claimed = store.submit(outbox.step, Step(want=want)).result(10)
+def claim(store: Store, at: int) -> Claimed:
+    """Claim what is due; it is `sending` then, to all."""
+    claimed = store.submit(outbox.step, Step(want=Want(TOUCHPOINT, at, (0,), begin=True))).result(10)
     assert claimed is not None
+    if not claimed.begun:
+        rows = tuple((one.number, one.before) for one in claimed.recipients)
+        assert store.submit(outbox.begin_data, Begin(claimed.id, claimed.attempt, rows)).result(10)
     return claimed
 
 
