@@ -26,9 +26,12 @@ class ConfigFile:
 
 
 def collect(config: Config) -> tuple[ConfigFile, ...]:
-    """Return the files as they are in force, and gateway.toml as it is on disk. Blocks. Raises OSError for that one."""
+    """Return the files as they are in force, and gateway.toml as it is on disk. Blocks. Raises OSError."""
     contents: dict[Path, bytes] = {config.path.absolute(): config.path.read_bytes()}
     contents |= {path.absolute(): content for path, content in config.files.items()}
+    rules = config.gateway.rules.absolute()
+    if rules not in contents and rules.is_file():  # no rules are in force; what is in the file may yet be mended
+        contents[rules] = rules.read_bytes()
     return tuple(ConfigFile(path, _mode(path), content) for path, content in contents.items())
 
 
