@@ -141,10 +141,11 @@ class Witness:
             return due, now
         copied_at = await self._store.read(marks.get, "backed_up_at") or now
         back_at = await self._store.read(marks.get, "restored_at") or now
+        since = min(copied_at, *(one.tried_at for one in due))  # the last attempt that it knows of is in doubt as well
         last = [
             replace(one, tried_at=max(one.tried_at, back_at)) if one.why is doubts.Why.RESTORED else one for one in due
         ]
-        return last, copied_at
+        return last, since
 
     async def _look(self, session: Session, due: Sequence[Doubt], since: int) -> dict[int, evidence.Sight]:
         """Return what can be seen of each message. Headers are fetched once, they do not change.
@@ -152,23 +153,23 @@ class Witness:
         `since` (ms): since when a message may have been sent of which this store knows nothing.
         """
         oldest = from_ms(min(since, *(one.tried_at for one in due)) - evidence.SLACK_MS)
-        complete = await self._look_since(session, oldest)
+        day = (oldest - timedelta(days=1)).date()  # the server has a time zone of its own
+        complete = await self._look_since(session, oldest, day)
         sight = self._sight(complete)
         asked: dict[int, bool] = {}
         for one in due:
             if one.outbox not in asked and not evidence.is_sent(one, sight):
-                asked[one.outbox] = await self._ask_after(session, one, None if complete else oldest.date())
+                asked[one.outbox] = await self._ask_after(session, one, None if complete else day)
         whole, part = self._sight(complete), self._sight(False)
         return {one.outbox: whole if asked.get(one.outbox, True) else part for one in due}
 
     def _sight(self, complete: bool) -> evidence.Sight:
         return evidence.Sight.of((trace for found in self._seen.values() for trace in found), complete)
 
-    async def _look_since(self, session: Session, oldest: datetime) -> bool:
+    async def _look_since(self, session: Session, oldest: datetime, day: date) -> bool:
         """Read the headers of what lies there since then, and of the last whatever their dates; return whether these
         are all.
         """
-        day = (oldest - timedelta(days=1)).date()  # the server has a time zone of its own
         new = [uid for uid in await self._parts.call(session.uids_since, day) if uid not in self._seen]
         if len(new) > _HEADERS_TOGETHER:
             listed = await each(self._parts, session.listed, new)
