@@ -9,6 +9,7 @@ from typing import Any, Final
 from gateway.cli import arguments, client, show
 from gateway.text import clean
 
+_NOTE_LETTERS: Final = 1_000
 _NAMED: Final = 10
 
 
@@ -88,6 +89,10 @@ def show_(options: argparse.Namespace) -> int:
         ("TO", "STATE", "TRIES", "NEXT", "REPLY"),
         ((r["address"], r["state"], r["attempts"], _next(r), r["reply"]) for r in found["recipients"]),
     )
+    if bounced := [r["bounced"] for r in found["recipients"] if r["bounced"] is not None]:
+        print("\ncame back later:")
+        for note in bounced:
+            print(f"  {clean(note, _NOTE_LETTERS)}")
     return 0
 
 
