@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
-from functools import lru_cache
+from datetime import timedelta
 from typing import Final
 
 from gateway import events
 from gateway.config import Touchpoint
 from gateway.config.providers import refusals_of
+from gateway.mime.trace import compose_trace
 from gateway.model import Fate, Phase, Reply, from_ms, show_id, to_ms
 from gateway.outbound.outcome import Cause, Decision, Judged, Trouble, Wait, refuse_all
 from gateway.outbound.relay import Letter, is_sendable
@@ -82,7 +81,7 @@ def letter_of(
         tuple(recipient.address for recipient in recipients),
         claimed.eight_bit,
         claimed.smtputf8,
-        signature + trace_field(settings.hostname, claimed.id, claimed.attempt, now),
+        signature + compose_trace(settings.hostname, claimed.id, claimed.attempt, now),
         claimed.size,
         claimed.raw,
         read_chunk,
@@ -90,12 +89,6 @@ def letter_of(
         claimed.envid,
         claimed.ret,
     )
-
-
-def trace_field(hostname: str, id: int, attempt: int, now: int) -> bytes:
-    """Return the evidence of this very attempt. Who wrote, and from where, is nobody's business."""
-    line = f"Received: by {hostname} (mail-gateway) id {show_id(id)}.{attempt};\r\n\t{_date_of(now // 1000)}\r\n"
-    return line.encode("ascii", "replace")
 
 
 def refuse_beforehand(address: str, smtputf8: bool) -> Judged | None:
@@ -216,8 +209,3 @@ def show_delay(ms: int) -> str:
         return f"{seconds:.1f}s"
     minutes, hours = int(seconds // 60), int(seconds // 3600)
     return f"{minutes}m{int(seconds % 60):02d}s" if minutes < 60 else f"{hours}h{minutes % 60:02d}m"
-
-
-@lru_cache(maxsize=4)
-def _date_of(seconds: int) -> str:
-    return format_datetime(datetime.fromtimestamp(seconds, UTC))

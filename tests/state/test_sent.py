@@ -74,6 +74,17 @@ def record(room: Postroom, item: SentArrival) -> Recorded:
 # --- which -----------------------------------------------------------------------------------------------------------
 
 
+def test_what_carries_a_trace_of_ours_went_out_through_us_whatever_it_is_called_now(
+    room: Postroom, question: int
+) -> None:
+    """The provider has given it another Message-ID, or it became part of the conversation only afterwards."""
+    send(room, "<ours@us>")
+    ((ours,),) = room.store.read(lambda db: list(db.execute("SELECT id FROM outbox"))).result(5)
+    traced = Candidate(1, "<new@provider>", "", ("<a@c>",), queue_ids=(7, ours))
+    strange = Candidate(2, "<another@provider>", "", ("<a@c>",), queue_ids=(7, ours + 1000))
+    assert examine(room, traced, strange) == {2: question}
+
+
 def test_only_what_answers_a_conversation_of_ours_is_ours(room: Postroom, question: int) -> None:
     assert examine(
         room,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.config import Touchpoint
+from gateway.mime.trace import compose_trace
 from gateway.model import Fate, OutboxKind, Outcome, Phase, Reply, read_id, to_ms
 from gateway.outbound.attempt import (
     Moment,
@@ -19,7 +20,6 @@ from gateway.outbound.attempt import (
     put_back,
     refuse_beforehand,
     show_delay,
-    trace_field,
 )
 from gateway.outbound.outcome import Cause, Decision, Judged, Trouble, Wait
 from gateway.outbound.schedule import RetryPolicy
@@ -61,7 +61,7 @@ def decided(*judged: Judged, trouble: Trouble | None = None, worked: bool = Fals
 def test_the_trace_names_this_very_attempt_and_nobody() -> None:
     id = read_id("1r7hq2x0")
     assert id is not None
-    assert trace_field("gateway.example", id, 3, NOW) == (
+    assert compose_trace("gateway.example", id, 3, NOW) == (
         b"Received: by gateway.example (mail-gateway) id 1r7hq2x0.3;\r\n\tMon, 23 Nov 2026 12:00:00 +0000\r\n"
     )
 
