@@ -23,7 +23,7 @@ from gateway.errors import CommandError, ConfigError
 from gateway.health import Health, TouchpointHealth
 from gateway.model import UNROUTED, personal_queue, read_id, show_id, to_ms
 from gateway.rulebook import Rulebook
-from gateway.state import agents, conversations, lanes, outbox, quarantine
+from gateway.state import agents, backup, conversations, lanes, outbox, quarantine
 from gateway.state.lanes import Lane
 from gateway.state.lock import StateLock, as_owner_of
 from gateway.state.store import Store
@@ -38,6 +38,7 @@ RECONCILED: Final = (
 )
 _ORPHANED: Final = "orphaned-mail"
 _FAULTS: Final = "faults"
+_RESTORED: Final = "restored"
 _FAULTS_SHOWN: Final = timedelta(minutes=10)
 
 
@@ -423,6 +424,7 @@ async def _status(desk: Desk, args: Args) -> Any:
     _tell_of_orphans(
         health, {id: sum(counts.values()) for id, counts in outgoing.items() if id not in current.touchpoints}
     )
+    _tell_of_doubts(health, await desk.store.read(backup.in_doubt))
     waiting = await desk.store.read(conversations.count_open)
     lane_of = await desk.store.read(lanes.look_at_all)
     if UNROUTED in waiting:
@@ -486,6 +488,20 @@ def _tell_of_orphans(health: Health, orphans: Mapping[str, int]) -> None:
             _ORPHANED,
             f"{count} recipient{'s' * (count != 1)} in the outbox belong to a touchpoint that rules.toml has no more",
             f'put the touchpoint with id "{id}" back, active, until they have left; then: mail-gateway reload',
+        )
+
+
+def _tell_of_doubts(health: Health, doubts: Mapping[str, int]) -> None:
+    """What is held since an old copy of the store was restored waits for a person, unless Sent has evidence."""
+    for alarm in list(health.alarms()):
+        if alarm.key == _RESTORED and alarm.touchpoint not in doubts:
+            health.clear(alarm.touchpoint, _RESTORED)
+    for id, count in doubts.items():
+        health.alarm(
+            id,
+            _RESTORED,
+            f"{count} message{'s' * (count != 1)} may have been sent since the backup that was restored: held",
+            "if the provider keeps copies in Sent they decide; else mail-gateway outbox settle ID --delivered|--resend",
         )
 
 

@@ -301,6 +301,16 @@ def between(db: sqlite3.Connection) -> tuple[int, int] | None:
     return None if backed_up_at is None or restored_at is None else (backed_up_at, restored_at)
 
 
+def in_doubt(db: sqlite3.Connection) -> dict[str, int]:
+    """Return how many messages of each touchpoint may have been sent since the backup that was restored."""
+    return dict(
+        db.execute(
+            "SELECT touchpoint, count(DISTINCT outbox) FROM doubt WHERE why = ? GROUP BY touchpoint",
+            (Why.RESTORED.value,),
+        )
+    )
+
+
 def uidvalidity(db: sqlite3.Connection) -> int:
     """Return what agents' folders are numbered by (RFC 9051 §2.3.1.1): it rises with each restore, so that no client
     takes a message for another one that had its UID in a store that is gone.

@@ -143,6 +143,8 @@ def test_nothing_is_sent_twice_after_an_old_copy_was_restored(
     bare.busy.clear()
 
     daemon.start()
+    alarms = {alarm["touchpoint"]: alarm["cause"] for alarm in daemon.status()["alarms"]}
+    assert "2 messages may have been sent since the backup" in alarms["bare"]
     held = [message for message in daemon.outbox() if message["recipients"][0]["state"] == "held"]
     assert all("restored from a backup" in message["cause"] for message in held)
     assert {"unseen", "unsent"} <= {message["subject"] for message in held}
@@ -160,6 +162,7 @@ def test_nothing_is_sent_twice_after_an_old_copy_was_restored(
         if message["subject"] == "unsent":
             assert daemon.run("outbox", "settle", message["id"], "--resend").returncode == 0
     wait_states(daemon, unseen="delivered", unsent="delivered")
+    assert daemon.status()["alarms"] == []
     assert daemon.stop() == 0
     assert kept.ledger == Counter(["first", "late", "never", "lost", "after"])
     assert bare.ledger == Counter(["plain", "unseen", "unsent"])

@@ -125,7 +125,7 @@ def test_help_names_every_command_with_a_line_about_it() -> None:
         yield words.strip(), "run" if of.get_default("run") else ""
 
     found = dict(leaves(parser(), ""))
-    expected = ["run", "demo", "check", "reload", "status", "reconcile", "passwd"]
+    expected = ["run", "demo", "check", "reload", "status", "reconcile", "passwd", "backup", "restore"]
     expected += [f"queue {word}" for word in ("list", "show", "read")]
     expected += [f"quarantine {word}" for word in ("list", "release", "confirm")]
     expected += [f"outbox {word}" for word in ("list", "show", "retry", "hold", "release", "cancel", "settle")]
