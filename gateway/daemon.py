@@ -151,7 +151,7 @@ class Daemon:
         self._intake = Intake(store, self._current, hard=hard)
         warnings = BounceWarnings(hard, lambda: self._gateway.hostname, store.ids.next)
         self._signer = Signer(store)
-        self._offers = Offers(store, await store.read(offers.all_offers))
+        self._offers = Offers(store, await store.read(offers.all_offers), server_of=self._server_of)
         self._submission = SubmissionServer(
             self._current, store, self._workers, self._doorbell.ring, offers=self._offers, warnings=warnings
         )
@@ -185,6 +185,10 @@ class Daemon:
             systemd.notify(STOPPING=1)
             events.say("stopping")
             await self._drain()
+
+    def _server_of(self, touchpoint_id: str) -> str | None:
+        touchpoint = self._current().touchpoints.get(touchpoint_id)
+        return str(touchpoint.smtp) if touchpoint is not None and touchpoint.smtp is not None else None
 
     @property
     def _gateway(self) -> config.GatewayFile:

@@ -182,7 +182,11 @@ def change_of(trouble: Trouble, settings: Settings, at: Moment) -> lanes.Change:
     delays = policy.probe_delays if trouble.event is LaneEvent.HOLD else policy.dial_delays
     ladder = (_QUOTA_MS,) if trouble.cause is Cause.QUOTA else ladder_ms(delays, policy.spread, at.jitter)
     detail = clean(trouble.detail)
-    until = None if trouble.asked is None else at.now + round(trouble.asked.total_seconds() * 1000)
+    asked = None if trouble.asked is None else round(trouble.asked.total_seconds() * 1000)
+    until = None if asked is None else at.now + asked
+    if asked is not None and trouble.event is LaneEvent.HOLD:
+        # "wrong password, try again in a second": a login that is tried that often is locked before anybody mends it
+        ladder, until = tuple(max(delay, asked) for delay in ladder), None
     return lanes.Change(settings.touchpoint.id, trouble.event, at.now, trouble.cause.value, detail, ladder, until)
 
 

@@ -9,7 +9,7 @@ comes, never bounces mail: `refusals` knows such texts, by provider. A reply tha
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import Final
@@ -84,6 +84,7 @@ class Decision:
 
 # Codes that ask for a login (RFC 4954 §6), in whatever phase the server thinks of it.
 _LOGIN_CODES: Final = frozenset({530, 534, 535, 538})
+_LOGIN_REST: Final = timedelta(minutes=5)  # after "too many logins", where no time is named: each try counts as one
 # At MAIL: about this message's size, content or parameters, not about whose address stands there.
 _MESSAGE_CODES: Final = frozenset({501, 504, 552, 555})
 _MESSAGE_STATUS: Final = re.compile(r"5\.(2\.3|3\.4|5\.4|6\.\d+)$")
@@ -131,7 +132,9 @@ def decide_login(reply: Reply, table: str = "general") -> Trouble:
     """AUTH was answered with a no: a clear one holds the lane, any other pauses it."""
     known = find(reply, Phase.LOGIN, table)
     if known is not None and known.cause is not None:
-        return _trouble(_EVENTS[known.meaning], known.cause, reply)
+        trouble = _trouble(_EVENTS[known.meaning], known.cause, reply)
+        is_too_often = known.cause is Cause.THROTTLED and trouble.asked is None
+        return replace(trouble, asked=_LOGIN_REST) if is_too_often else trouble
     # 432: a password must be changed first (RFC 4954 §4.7.12), which waiting does not do
     if reply.code // 100 == 5 or (reply.code, reply.status) == (432, "4.7.12"):
         return _trouble(LaneEvent.HOLD, Cause.LOGIN, reply, "the login was refused: ")

@@ -395,7 +395,7 @@ class Pool:
             await self._step(Step(put_back(claimed, stopping, None, self._of, self._moment())))
             return None
         if self._offers is not None:
-            self._offers.learn(claimed.touchpoint, link.offer.lasting)
+            self._offers.learn(claimed.touchpoint, str(link.server), link.offer.lasting)
         self._tell(Connected(link.server.host))
         return link
 

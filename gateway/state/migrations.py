@@ -144,10 +144,10 @@ CREATE INDEX copy_due ON copy (touchpoint, next_at);
 -- 250 and comes again gets the first queue id. Found by digest in the writer's memory (outbox_accept.py).
 CREATE TABLE submitted (outbox INTEGER PRIMARY KEY, digest BLOB NOT NULL, at INTEGER NOT NULL);
 
--- What a provider's EHLO said last. size: bytes, NULL: it did not say.
+-- What a provider's EHLO said last. server: which one said it; size: bytes, NULL: it did not say.
 CREATE TABLE offer (
-    touchpoint TEXT PRIMARY KEY, size INTEGER, eight_bit INTEGER NOT NULL, smtputf8 INTEGER NOT NULL,
-    dsn INTEGER NOT NULL, seen_at INTEGER NOT NULL) WITHOUT ROWID;
+    touchpoint TEXT PRIMARY KEY, server TEXT NOT NULL, size INTEGER, eight_bit INTEGER NOT NULL,
+    smtputf8 INTEGER NOT NULL, dsn INTEGER NOT NULL, seen_at INTEGER NOT NULL) WITHOUT ROWID;
 
 -- A recipient that a report says has not got the message after all. text: one plain sentence; message: the report.
 CREATE TABLE bounced (

@@ -19,9 +19,10 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """A touchpoint's provider offers this. `now`: ms."""
+    """A touchpoint's provider, at `server`, offers this. `now`: ms."""
 
     touchpoint: str
+    server: str
     offer: Offer
     now: int
 
@@ -29,19 +30,28 @@ class Learnt:
 def learn(db: sqlite3.Connection, items: Sequence[Learnt]) -> Sequence[None]:
     """Operation: remember what providers offer; the last word about each counts."""
     db.executemany(
-        "INSERT OR REPLACE INTO offer (touchpoint, size, eight_bit, smtputf8, dsn, seen_at) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO offer (touchpoint, server, size, eight_bit, smtputf8, dsn, seen_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
         [
-            (item.touchpoint, item.offer.size, item.offer.eight_bit, item.offer.smtputf8, item.offer.dsn, item.now)
+            (
+                item.touchpoint,
+                item.server,
+                item.offer.size,
+                item.offer.eight_bit,
+                item.offer.smtputf8,
+                item.offer.dsn,
+                item.now,
+            )
             for item in items
         ],
     )
     return [None] * len(items)
 
 
-def all_offers(db: sqlite3.Connection) -> dict[str, Offer]:
-    """Return what each touchpoint's provider offered last."""
-    rows = db.execute("SELECT touchpoint, size, eight_bit, smtputf8, dsn FROM offer")
+def all_offers(db: sqlite3.Connection) -> dict[str, tuple[str, Offer]]:
+    """Return, for each touchpoint, the server that was there last and what it offered."""
+    rows = db.execute("SELECT touchpoint, server, size, eight_bit, smtputf8, dsn FROM offer")
     return {
-        touchpoint: Offer(size, bool(eight_bit), bool(utf8), bool(dsn))
-        for touchpoint, size, eight_bit, utf8, dsn in rows
+        touchpoint: (server, Offer(size, bool(eight_bit), bool(utf8), bool(dsn)))
+        for touchpoint, server, size, eight_bit, utf8, dsn in rows
     }

@@ -347,7 +347,18 @@ def test_what_the_provider_offers_is_known_to_the_door_and_survives(store: Store
         play(store, lambda pool: pool.drain(settings(provider)), offers=known)
     assert known.of(TOUCHPOINT) == Offer(1_000_000, True, False, False)
     assert known.of("other") is None
-    assert store.read(all_offers).result(5) == {TOUCHPOINT: Offer(1_000_000, True, False, False)}
+    kept = store.read(all_offers).result(5)
+    assert kept == {TOUCHPOINT: (f"smtp+insecure://127.0.0.1:{provider.port}", Offer(1_000_000, True, False, False))}
+
+
+def test_what_another_server_offered_says_nothing_of_the_one_that_is_configured_now(store: Store) -> None:
+    offer = Offer(1_000, False, False, False)
+    servers = {"moved": "smtps://new.example", "same": "smtps://old.example"}
+    known = Offers(store, {id: ("smtps://old.example", offer) for id in servers}, server_of=servers.get)
+    assert known.of("moved") is None
+    assert known.of("same") == offer
+    known.learn("moved", "smtps://new.example", Offer(2_000, True, True, True))
+    assert known.of("moved") == Offer(2_000, True, True, True)
 
 
 # --- a field above the trace -----------------------------------------------------------------------------------------

@@ -135,6 +135,13 @@ def test_a_server_that_names_a_time_is_not_asked_sooner() -> None:
     assert change_of(Trouble(LaneEvent.PAUSE, Cause.THROTTLED, "x"), SETTINGS, AT).until is None
 
 
+def test_a_held_lane_is_never_probed_sooner_than_by_its_ladder() -> None:
+    hasty = change_of(Trouble(LaneEvent.HOLD, Cause.LOGIN, "x", timedelta(seconds=1)), SETTINGS, AT)
+    assert (hasty.until, hasty.delays) == (None, (5 * MINUTE, 15 * MINUTE, 60 * MINUTE))
+    patient = change_of(Trouble(LaneEvent.HOLD, Cause.LOGIN, "x", timedelta(minutes=30)), SETTINGS, AT)
+    assert patient.delays == (30 * MINUTE, 30 * MINUTE, 60 * MINUTE)
+
+
 # --- who goes together -----------------------------------------------------------------------------------------------
 
 

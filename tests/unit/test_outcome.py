@@ -272,6 +272,11 @@ def test_a_time_that_the_server_names_is_kept_for_the_message_and_for_the_lane()
     assert decide_login(reply("454 4.7.0 too many logins, wait 10 minutes")).asked == timedelta(minutes=10)
 
 
+def test_too_many_logins_are_not_answered_with_another_one_at_once() -> None:
+    trouble = decide_login(reply("454 4.7.0 Too many login attempts, please try again later"), "gmail")
+    assert (trouble.event, trouble.cause, trouble.asked) == (LaneEvent.PAUSE, Cause.THROTTLED, timedelta(minutes=5))
+
+
 def test_what_the_lane_waits_for_is_not_waited_for_twice() -> None:
     decision = decide(behind(Phase.MAIL, "432 4.3.2 retry after 90 seconds"))
     assert decision.judged[0].wait is Wait.LANE
