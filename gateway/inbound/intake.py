@@ -169,28 +169,36 @@ class Intake:
             except Exception as error:  # they are stored, and nobody else would ever place them
                 events.bug("rules-failed", error)
                 unread = f"the rules cannot be used: {type(error).__name__}"
-        decided: list[tuple[Routed, Ticket[RoutedResult]]] = []
+        away: Unavailable | None = None
+        decided: list[tuple[Unrouted, Routed, Ticket[RoutedResult]]] = []
         for message in messages:
-            if chain is None:
-                routed = self._unread(message, config, unread or "")
-            else:
-                routed = await self._judge(message, config, chain)
-            decided.append((routed, self._store.submit(queues.route, routed)))
+            try:
+                if chain is None:
+                    routed = self._unread(message, config, unread or "")
+                else:
+                    routed = await self._judge(message, config, chain)
+            except Unavailable as error:
+                away = error
+                self._strand(message.id, unread)
+                continue
+            decided.append((message, routed, self._store.submit(queues.route, routed)))
             await trio.lowlevel.checkpoint()  # the judging is ours to bound, the number of messages is not
         placed: dict[int, RoutedResult] = {}
-        away: Unavailable | None = None
-        for message, (routed, ticket) in zip(messages, decided, strict=True):
+        for message, routed, ticket in decided:
             try:
                 placed[message.id] = await self._placed(message, config, routed, ticket)
             except Unavailable as error:
                 away = error
-                self._stranded[message.id] = unread
-                self._has_stranded.set()
+                self._strand(message.id, unread)
             except Exception as error:  # not even unread: a fault of ours, and the next start tries again
                 events.bug("routing-failed-twice", error, queue_id=show_id(message.id), touchpoint=message.touchpoint)
         if away is not None:
             raise away
         return placed
+
+    def _strand(self, id: int, unread: str | None) -> None:
+        self._stranded[id] = unread
+        self._has_stranded.set()
 
     async def _placed(
         self, message: Unrouted, config: Config, routed: Routed, ticket: Ticket[RoutedResult]
@@ -253,6 +261,8 @@ class Intake:
                 known = self._hard.of(message.touchpoint, facts.from_.address)
                 return replace(routed, redeems=known is not None)
             return routed
+        except Unavailable:  # the store; it is judged again when that is back
+            raise
         except Exception as error:
             events.bug("judging-failed", error, queue_id=show_id(message.id), touchpoint=message.touchpoint)
             return self._unread(message, config, f"judging it failed: {type(error).__name__}")

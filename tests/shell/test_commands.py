@@ -154,7 +154,7 @@ def test_queue_read_lists_the_messages_and_their_bytes_come_in_pieces(desk: Desk
     body = bytes(range(256)) * 3000  # more than two chunks
     answer = outgoing.accept(desk.store, references=("<a@c>",), body=body)
     messages = ask(desk, "queue.read", id=show_id(conversation))
-    assert [list(one) for one in messages] == [["id", "direction", "at", "message_id", "size"]] * 2
+    assert [list(one) for one in messages] == [["id", "direction", "at", "message_id", "size", "note"]] * 2
     assert [one["direction"] for one in messages] == ["inbound", "outbound"]
     assert b"".join(pieces(desk, show_id(id))) == b"Subject: x\r\n\r\nthe question\r\n"
     assert b"".join(pieces(desk, show_id(answer))).endswith(body)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.config import Config, load
+from gateway.errors import Unavailable
 from gateway.inbound.intake import Intake
 from gateway.model import (
     NO_WISH,
@@ -391,3 +392,22 @@ async def test_who_is_known_at_the_start_is_known_in_memory(room: Room) -> None:
     assert hard is not None
     assert hard.text == SENTENCE
     assert again.of("billing", BOB) is None
+
+
+async def test_a_report_that_cannot_be_looked_up_is_joined_when_the_store_is_back(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = room.send(message_id="<answer@client.example>")
+    read = room.store.read
+
+    def away(fn: Any, *args: Any) -> Any:
+        if fn is bounces.find:
+            raise Unavailable("no reader")
+        return read(fn, *args)
+
+    monkeypatch.setattr(room.store, "read", away)
+    with pytest.raises(Unavailable):
+        await room.take(report(BOB, returned="Message-ID: <answer@client.example>\r\n"))
+    monkeypatch.setattr(room.store, "read", read)
+    assert await room.intake.resume() == 1
+    assert room.recipients(id)[0]["bounced"] == SENTENCE
