@@ -36,7 +36,7 @@ _GIVEN_UP_AFTER: Final = timedelta(days=5)
 _RESTS: Final = (60.0, 300.0, 900.0, 3600.0)  # seconds after looks in a row that have cost the session
 
 _MOST_DOUBTS: Final = 100  # of one look
-_MOST_HEADERS: Final = 2_000  # fetched in one look
+_MOST_HEADERS: Final = 4_000  # fetched in one look
 _MOST_KNOWN: Final = 20_000
 _NEWEST: Final = 200  # that are looked at whatever their dates
 _HEADERS_TOGETHER: Final = 50
@@ -107,7 +107,8 @@ class Witness:
             as_listed = folders.roles(listing, touchpoint.folders, "", None, touchpoint.profile)
             if found := next((name for name, role in as_listed.items() if role is Role.SENT), None):
                 return found, True
-        return found or folders.name_beside(listing, touchpoint.profile.sent[0]), False
+        name = found or folders.name_beside(listing, touchpoint.profile.sent[0])
+        return name, name in names
 
     # --- doubts ------------------------------------------------------------------------------------------------------
 
@@ -184,6 +185,8 @@ class Witness:
 
         `since`: not all headers since then have been read.
         """
+        if not doubt.message_id or not can_be_quoted(doubt.message_id):
+            return False
         by_id = partial(session.with_field, "Message-ID", doubt.message_id)
         by_original = partial(session.with_field, _ORIGINAL_ID, doubt.message_id)
         by_trace = partial(session.with_field, "Received", f"{show_id(doubt.outbox)}.{doubt.attempt}", since)
@@ -196,7 +199,7 @@ class Witness:
         except NotGiven:
             return False
         await self._read(session, found)
-        return can_be_quoted(doubt.message_id)
+        return True
 
     async def _read(self, session: Session, uids: Iterable[int]) -> None:
         """Read the traces in the headers of these, but for those that are known."""
@@ -293,7 +296,7 @@ class Witness:
 
     async def _is_there(self, session: Session, copy: Copy) -> bool:
         """Is there a copy in the open folder? It may be ours, of before a cut, or one that the agent's client filed."""
-        if can_be_quoted(copy.message_id) and copy.message_id:
+        if copy.message_id and can_be_quoted(copy.message_id):
             try:
                 return bool(await self._parts.call(session.with_message_id, copy.message_id))
             except NotGiven:
