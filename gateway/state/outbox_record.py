@@ -149,11 +149,12 @@ def recover_lane(db: sqlite3.Connection, items: Sequence[tuple[str, int]]) -> Se
 
 
 def _recover(db: sqlite3.Connection, now: int, touchpoint: str | None) -> int:
-    where, values = ("", ()) if touchpoint is None else (" AND recipient.touchpoint = ?", (touchpoint,))
-    found = db.execute(
-        "SELECT outbox, number, attempt, kind FROM recipient INDEXED BY recipient_open"
-        " JOIN outbox ON outbox.id = outbox"
-        f" WHERE settled_at IS NULL AND recipient.state = ?{where}",
+    where, values = ("", ()) if touchpoint is None else (" AND open.touchpoint = ?", (touchpoint,))
+    found = db.execute(  # the index alone tells who was `sending`; all rows that wait would be twice as much to read
+        "SELECT open.outbox, open.number, recipient.attempt, kind FROM recipient AS open INDEXED BY recipient_open"
+        " CROSS JOIN recipient ON recipient.outbox = open.outbox AND recipient.number = open.number"
+        " CROSS JOIN outbox ON outbox.id = open.outbox"
+        f" WHERE open.settled_at IS NULL AND open.state = ?{where}",
         (State.SENDING.value, *values),
     ).fetchall()
     uncertain = move(State.SENDING, Event.INTERRUPTED)
