@@ -229,7 +229,7 @@ class Intake:
         """Tell of what a report has changed, now that it is on disk."""
         if routed.redeems:
             self._hard.forget(routed.touchpoint, routed.sender)
-        if (returned := routed.returned) is None or routed.verdict.quarantine or routed.verdict.discard:
+        if (returned := routed.returned) is None or routed.verdict.quarantine:
             return
         self._hard.learn(routed.touchpoint, returned.hard, routed.at)
         for _, note in returned.bounced:
@@ -278,10 +278,14 @@ class Intake:
             return replace(routed, is_reopening=routed.is_reopening and meaning.is_failure)
         writer = config.agents.get(sent.agent.lower())
         is_told = meaning.is_wanted and writer is not None and writer.active
-        step = Step("bounce", f"about {show_id(sent.id)}", "joined to what it is about")
+        verdict = routed.verdict
+        trail = [*verdict.trail, Step("bounce", f"about {show_id(sent.id)}", "joined to what it is about")]
+        if verdict.junk_alone and meaning.is_proven:  # a provider that sees many forged reports distrusts all of them
+            trail.append(Step("provider", "it lies in the provider's Junk, and is about mail of ours", "no quarantine"))
+            verdict = replace(verdict, quarantine=False, junk_alone=False)
         return replace(
             routed,
-            verdict=replace(routed.verdict, trail=(*routed.verdict.trail, step)),
+            verdict=replace(verdict, trail=tuple(trail)),
             is_reopening=meaning.is_failure,
             returned=Returned(
                 sent.id,

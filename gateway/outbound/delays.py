@@ -32,10 +32,12 @@ _PERIOD: Final = 60.0
 _SUBJECT_LETTERS: Final = 80
 
 
-async def run(store: Store, current: Callable[[], Config], now: Callable[[], datetime]) -> None:
+async def run(
+    store: Store, current: Callable[[], Config], now: Callable[[], datetime], period: float = _PERIOD
+) -> None:
     """Look once a minute, until cancelled. Not at once: after a pause of ours most of it leaves within a minute."""
     while True:
-        await trio.sleep(_PERIOD)
+        await trio.sleep(period)
         try:
             await tell(store, current(), now())
         except Unavailable as error:  # the mark has not moved: the next minute tells

@@ -7,6 +7,7 @@ address; and a conversation is only reopened by a report about a message of its 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -40,18 +41,25 @@ class Sent:
     message_id: str
     recipients: tuple[SentTo, ...]
 
+    def place_of(self, told: Told) -> SentTo | None:
+        """Return the recipient that a report names, None where it names none of ours."""
+        named = {_key(one) for one in told.addresses}
+        return next((one for one in self.recipients if _key(one.address) in named), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
     """`note`: one plain sentence a recipient, "" where nothing is understood. `is_failure`: somebody must look.
 
-    `is_wanted`: the writer asked to hear of this, or would. `bounced`: (number, sentence) of recipients that did not
+    `is_wanted`: the writer asked to hear of this, or would. `is_proven`: it names a recipient to whom we sent this very
+    message. `bounced`: (number, sentence) of recipients that did not
     get it; `hard`: (address in lower case, sentence) of those that nobody need write to again.
     """
 
     note: str
     is_failure: bool = False
     is_wanted: bool = False
+    is_proven: bool = False
     bounced: tuple[tuple[int, str], ...] = ()
     hard: tuple[tuple[str, str], ...] = ()
 
@@ -65,11 +73,7 @@ def interpret(report: Report, sent: Sent | None, *, is_known: bool = False) -> M
         if note and not is_known:
             note = clean(STRANGE + note, NOTE_LETTERS)
         return Meaning(note, is_failure=_is_failure(report.recipients or (report.general,)))
-    by_address = {one.address.lower(): one for one in sent.recipients}
-    told: list[tuple[Told, SentTo | None]] = []
-    for one in report.recipients:
-        place = next((by_address[key.lower()] for key in one.addresses if key.lower() in by_address), None)
-        told.append(_meant(one, place, sent.recipients))
+    told = [_meant(one, sent.place_of(one), sent.recipients) for one in report.recipients]
     known = [one for one in told if one[1] is not None or one[0].is_named]
     to_agent = sent.kind is OutboxKind.REPLY
     if not known:  # nobody is named that we can be sure of
@@ -81,6 +85,7 @@ def interpret(report: Report, sent: Sent | None, *, is_known: bool = False) -> M
         note_of([one for one, _ in known]),
         is_failure=bool(failed) and to_agent,
         is_wanted=to_agent and any(_is_wanted(one, place) for one, place in known),
+        is_proven=any(one.is_sent for told in report.recipients if (one := sent.place_of(told)) is not None),
         bounced=tuple(_once({place.number: note_of([one]) for one, place in failed if place is not None})),
         hard=tuple(
             (place.address.lower(), note_of([one]))
@@ -100,7 +105,16 @@ def _meant(told: Told, place: SentTo | None, recipients: Sequence[SentTo]) -> tu
 
 def _names(told: Told, place: SentTo) -> bool:
     # An address that forwards is not to blame for where it leads
-    return told.address.lower() == place.address.lower()
+    return _key(told.address) == _key(place.address)
+
+
+def _key(address: str) -> str:
+    """Return what two ways to write one address have in common: case, and the letters of its domain (RFC 5891)."""
+    local, at, domain = address.lower().rpartition("@")
+    if not domain.isascii():
+        with suppress(UnicodeError):
+            domain = domain.encode("idna").decode("ascii")
+    return f"{local}{at}{domain}"
 
 
 def _is_wanted(told: Told, place: SentTo | None) -> bool:

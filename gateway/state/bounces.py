@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 from typing import Final
 
@@ -23,6 +24,7 @@ from gateway.state.rows import insert_many
 
 # A message waits up to five days with us, and reports of others come within five days of that.
 _LOOKED_BACK_MS: Final = 14 * 24 * 3_600_000
+_CANDIDATES: Final = 20  # messages of one Message-ID that are looked at
 _SENT: Final = frozenset({State.DELIVERED, State.UNCERTAIN, State.SENDING})
 
 
@@ -41,14 +43,20 @@ def find(db: sqlite3.Connection, touchpoint: str, report: Report, now: int) -> F
     """Return what a report is about. `now`: ms.
 
     By our trace field, by the queue id in a Message-ID of ours, by the conversation of the Message-ID, and at last by
-    a look at all that this touchpoint has sent in two weeks.
+    a look at all that this touchpoint has sent in two weeks. Where a client has sent several messages under one
+    Message-ID, the one to a recipient of the report is meant.
     """
     keys = thread_keys(touchpoint, report.message_ids)
     threads = _conversations(db, keys)
-    for id in _candidates(db, touchpoint, report, threads, now):
-        if (sent := _load(db, id)) is not None:
+    first: Sent | None = None
+    candidates = dict.fromkeys(_candidates(db, touchpoint, report, threads, now))
+    for id in islice(candidates, _CANDIDATES):
+        if (sent := _load(db, id)) is None:
+            continue
+        if any(sent.place_of(told) is not None for told in report.recipients):
             return Found(sent, True)
-    return Found(None, bool(threads))
+        first = first or sent
+    return Found(first, first is not None or bool(threads))
 
 
 def _candidates(

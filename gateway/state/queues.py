@@ -106,8 +106,10 @@ def route(db: sqlite3.Connection, items: Sequence[Routed]) -> Sequence[RoutedRes
             continue
         if (verdict := _as_people_want(item.verdict, message)) is not item.verdict:
             item = replace(item, verdict=verdict)
-        if item.returned is not None and (verdict.quarantine or verdict.discard):
+        if item.returned is not None and verdict.quarantine:
             item = replace(item, returned=None)  # nothing follows from what nobody is to believe
+        elif item.returned is not None and verdict.discard:
+            item = replace(item, returned=replace(item.returned, queue=None, adopts=False))
         home = homes.get(item.returned.outbox) if item.returned is not None else None
         found, step = _join(item, message, home, threads, known)
         if home is not None and item.returned is not None and home.conversation is None and item.returned.adopts:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from gateway.config import Config, load
+from gateway.errors import Unavailable
 from gateway.model import NO_WISH, Envelope, Notify, OutboxKind, Submission, Wish, id_at, read_id, show_id, to_ms
 from gateway.outbound import delays
 from gateway.outbound.bounce import compose_bounce
@@ -218,3 +220,27 @@ async def test_a_login_that_is_no_address_is_told_all_the_same(store: Store, con
     store.submit(marks.put, (delay_state.MARK, id_at(to_ms(NOW)) - 10**6)).result(5)
     assert await delays.tell(store, config, NOW + timedelta(hours=6)) == 2
     assert sorted(one["queues"] for one in notices(store)) == [["agent:ana"]] * 2 + [["agent:eva"]]
+
+
+async def test_it_looks_again_and_again_also_after_the_store_was_away(
+    store: Store, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept(store)
+    read, tries, looked_often = store.read, 0, trio.Event()
+
+    def away(*args: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries == 5:
+            looked_often.set()
+        if tries < 3:
+            raise Unavailable("no reader")
+        return read(*args)
+
+    monkeypatch.setattr(store, "read", away)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(delays.run, store, lambda: config, lambda: NOW + timedelta(hours=5), 0.01)
+            await looked_often.wait()
+            nursery.cancel_scope.cancel()
+    assert len(notices(store)) == 1

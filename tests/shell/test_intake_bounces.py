@@ -308,6 +308,32 @@ async def test_a_bounce_of_automatic_mail_brings_nobody_back(room: Room, kind: O
     assert (shown["state"], shown["queues"]) == ("answered", [TEAM])
 
 
+async def test_of_two_messages_under_one_id_the_one_to_the_recipient_is_meant(room: Room) -> None:
+    first = room.send(BOB, message_id="<draft@client.example>")
+    second = room.send(ANN, message_id="<draft@client.example>")
+    await room.take(report(BOB, returned="Message-ID: <draft@client.example>\r\n"))
+    assert room.recipients(first)[0]["bounced"] == SENTENCE
+    assert room.recipients(second)[0]["bounced"] is None
+
+
+async def test_letters_of_a_domain_are_written_in_two_ways(room: Room) -> None:
+    room.send("bob@xn--bcher-kva.example", message_id="<idn@client.example>")
+    await room.take(report("bob@bücher.example", returned="Message-ID: <idn@client.example>\r\n"))
+    assert room.blamed() == ["bob@xn--bcher-kva.example"]
+
+
+async def test_a_report_in_junk_is_believed_when_it_proves_that_it_is_about_our_mail(room: Room) -> None:
+    id = room.send(message_id="<answer@client.example>")
+    proven = await room.take(report(BOB, returned="Message-ID: <answer@client.example>\r\n"), Role.JUNK)
+    assert proven.queues == (ANA, TEAM)
+    assert proven.state.value == "open"
+    assert room.recipients(id)[0]["bounced"] == SENTENCE
+    for content in (report("eve@example.net", returned="Message-ID: <answer@client.example>\r\n"), report(BOB)):
+        await room.take(content, Role.JUNK)
+    states = [one["quarantined"] for one in room.show(proven.conversation)["messages"] if one["class"] == "bounce"]
+    assert states == [False, True]
+
+
 # --- not taken on trust ----------------------------------------------------------------------------------------------
 
 

@@ -101,14 +101,23 @@ def test_a_report_is_written_with_its_place_or_not_at_all(tmp_path: Path) -> Non
         assert (again.conversation, again.queues) == (result.conversation, result.queues)
 
 
-@pytest.mark.parametrize("verdict", [{"quarantine": True}, {"discard": True}])
-def test_nothing_follows_from_a_report_that_is_put_away(tmp_path: Path, verdict: dict[str, bool]) -> None:
+def test_nothing_follows_from_a_report_in_quarantine(tmp_path: Path) -> None:
     with open_postroom(tmp_path) as room:
         id = outgoing.accept(room.store)
         returned = Returned(id, "agent:ana", True, ((0, "x"),), (("b@clients.example", "x"),))
-        result = room.store.submit(queues.route, routed(room, arrive(room), returned, **verdict)).result(5)
+        result = room.store.submit(queues.route, routed(room, arrive(room), returned, quarantine=True)).result(5)
         assert result.queues == ("support",)
         assert rows(room.store) == ([], [], [(None,)])
+
+
+def test_a_report_that_a_rule_discards_is_known_and_bothers_nobody(tmp_path: Path) -> None:
+    with open_postroom(tmp_path) as room:
+        id = outgoing.accept(room.store)
+        returned = Returned(id, "agent:ana", True, ((0, "x"),), (("b@clients.example", "x"),))
+        message = arrive(room)
+        result = room.store.submit(queues.route, routed(room, message, returned, discard=True)).result(5)
+        assert (result.queues, result.state.value) == (("support",), "closed")
+        assert rows(room.store) == ([(id, 0, "x", message)], [("b@clients.example", "x", id)], [(None,)])
 
 
 def test_the_latest_report_about_a_recipient_counts(tmp_path: Path) -> None:
