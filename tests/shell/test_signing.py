@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ from gateway.state import lanes
 from gateway.state.lifecycle import LaneState
 from gateway.state.store import Store
 from tests.support import dkim_keys
+from tests.support.daemon import Daemon, Site
 from tests.support.dkim_keys import Dns, pem_of
 from tests.support.outgoing import ADDRESS, TOUCHPOINT, accept, raw_of, states
 from tests.support.scripted import ScriptedProvider
+from tests.support.waiting import wait_until
 
 BRISK = Timeouts(dial=5, tls=5, greeting=5, command=5, data=5, block=5, dot=5)
 DNS = Dns({"s1@example.com": dkim_keys.rsa(), "s2@example.com": dkim_keys.ed25519()})
@@ -201,3 +203,71 @@ def test_a_provider_that_signs_by_itself_is_left_to_it(store: Store, key: Path) 
     assert signer.signs_for(touchpoint(1, key)) is not None
     assert signer.signs_for(touchpoint(1, key).model_copy(update={"dkim": None})) is None
     assert signer.signs_for(touchpoint(1, key, provider="gmail")) is None
+
+
+# --- the daemon ------------------------------------------------------------------------------------------------------
+
+
+def test_a_running_daemon_takes_a_new_key_at_a_reload_and_waits_for_one_that_is_gone(
+    make_daemon: Callable[..., Daemon], provider: ScriptedProvider, key: Path
+) -> None:
+    site = Site(
+        [
+            {
+                "id": "support",
+                "address": ADDRESS,
+                "name": "Support",
+                "active": True,
+                "direction": "outbound",
+                "linked_queues": ["support"],
+                "smtp": f"smtp+insecure://127.0.0.1:{provider.port}",
+                "dkim": {"selector": "s1", "domain": "example.com", "private_key": f"file:{key}"},
+            }
+        ]
+    )
+    site.add_agent("ana@gateway.example", "secret", ["support"])
+    daemon = make_daemon(site)
+    daemon.start()
+
+    def send(name: str) -> None:
+        with daemon.submit("ana@gateway.example", "secret") as session:
+            raw = f"From: {ADDRESS}\r\nTo: b@clients.example\r\nSubject: {name}\r\n\r\nHello\r\n"
+            session.sendmail(ADDRESS, ["b@clients.example"], raw)
+
+    def wait_taken(count: int) -> None:
+        wait_until(
+            lambda: len(provider.taken) == count, f"{count} taken", state=lambda: (daemon.log_tail(), daemon.outbox())
+        )
+
+    send("one")
+    wait_taken(1)
+    assert DNS.verifies(provider.taken[0].raw)
+
+    other = dkim_keys.rsa(3072)
+    key.write_text(pem_of(other))
+    assert daemon.reload().returncode == 0
+    send("two")
+    wait_taken(2)
+    assert Dns({"s1@example.com": other}).verifies(provider.taken[1].raw)
+
+    key.write_text("spoilt")
+    refused = daemon.reload()
+    assert refused.returncode == 1
+    assert "holds no key" in refused.stderr
+    key.unlink()
+    assert daemon.reload().returncode == 0
+    send("three")
+    wait_until(lambda: daemon.status()["alarms"], "an alarm", state=daemon.log_tail)
+    (alarm,) = daemon.status()["alarms"]
+    assert "cannot be signed" in alarm["cause"]
+    assert "mend the key" in alarm["action"]
+    (waiting,) = [message for message in daemon.outbox() if message["subject"] == "three"]
+    assert waiting["recipients"][0]["state"] == "held"
+    assert waiting["cause"].startswith("dkim: ")
+
+    key.write_text(pem_of(dkim_keys.rsa()))
+    assert daemon.reload().returncode == 0
+    wait_taken(3)
+    assert DNS.verifies(provider.taken[2].raw)
+    wait_until(lambda: not daemon.status()["alarms"], "no alarm is left", state=daemon.log_tail)
+    assert daemon.stop() == 0
