@@ -68,7 +68,8 @@ class Logins:
         return WRONG
 
     async def _verify(self, login: bytes, password: bytes, name: str, address: str) -> Login | None:
-        found = await self._passwords.verify(login, password)
+        is_stranger = not (self._trusts(address) or self._patience.is_good(place_of(address)))
+        found = await self._passwords.verify(login, password, is_stranger=is_stranger)
         if found is None:
             events.login_failed(name, address)
         return found

@@ -84,16 +84,17 @@ class Passwords:
         self._note(name, succeeded=True)
         return Login(name, expected)
 
-    async def verify(self, login: bytes, password: bytes) -> Login | None:
+    async def verify(self, login: bytes, password: bytes, *, is_stranger: bool = False) -> Login | None:
         """Return the login when agent and password are right and the agent is active, else None.
 
-        Raises Unavailable when too many wait already, or the store is away.
+        Raises Unavailable when too many wait already, or the store is away. `is_stranger`: nobody has logged in from
+        there of late; half of the queue is for all of those together, and no crowd of them keeps others out.
         """
         if found := await self.recall(login, password):
             return found
         name = _name(login)
         expected = await self._hash_in_force(name)
-        right = await self._check(expected or _NOBODY, password)
+        right = await self._check(expected or _NOBODY, password, _MOST_WAITING // 2 if is_stranger else _MOST_WAITING)
         if expected is None:
             return None
         if not right:
@@ -141,8 +142,8 @@ class Passwords:
     def _agent(self, name: str) -> Agent | None:
         return self._current().agents.get(name)
 
-    async def _check(self, expected: str, password: bytes) -> bool:
-        if self._waiting >= _MOST_WAITING:
+    async def _check(self, expected: str, password: bytes, most_waiting: int) -> bool:
+        if self._waiting >= most_waiting:
             raise Unavailable("too many logins wait to be verified; they are asked to come again")
         self._waiting += 1
         try:

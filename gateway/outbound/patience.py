@@ -39,6 +39,10 @@ class Patience:
             failures = max(failures, strangers + 1)
         return min(_FIRST_SECONDS * 2.0 ** (min(failures, 10) - 1), _LONGEST_SECONDS)
 
+    def is_good(self, address: str) -> bool:
+        """Has somebody logged in from there within a day?"""
+        return address in self._good
+
     def succeeded(self, address: str, login: str) -> None:
         self._good[address] = None
         self._failures.pop((address, login), None)

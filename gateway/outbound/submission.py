@@ -140,8 +140,9 @@ class SubmissionServer:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             now = self._loop.time()
+            is_crowded = self._from.total() > MOST_CONNECTIONS // 2
             for dialog in tuple(self._dialogs):
-                dialog.check_time(now)
+                dialog.check_time(now, is_crowded=is_crowded)
             self._refresh_certificates(self._current())
 
     # --- connections -------------------------------------------------------------------------------------------------

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from gateway.outbound.data import LONGEST_LINE, DataReader
 
 # Mostly what can be mistaken for an end of data, so that short inputs meet every border
-ODD = st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"\r\n.", b"..", b"\r\n..", b"\n.\n", b"a", b"\xe9", b"x" * 500])
+ODD = st.sampled_from(
+    [b"\0", b"\r", b"\n", b".", b"\r\n", b"\r\n.", b"..", b"\r\n..", b"\n.\n", b"a", b"\xe9", b"x" * 500]
+)
 WIRE = st.builds(
     lambda parts, end: b"".join(parts) + end, st.lists(ODD, max_size=25), st.sampled_from([b"\r\n.\r\nbehind", b""])
 )
@@ -61,7 +63,11 @@ def test_any_cutting_gives_what_the_straightforward_reader_gives(data: bytes, cu
     assert reader.size == len(message)
     assert reader.message() == message
     assert reader.has_bare == (b"\r" in message.replace(b"\r\n", b"") or b"\n" in message.replace(b"\r\n", b""))
+    assert reader.has_nul == (b"\0" in message)
     assert reader.is_eight_bit == (not message.isascii())
+    assert reader.digest() == read(data, [])[0].digest()
+    if message != b"other\r\n":
+        assert reader.digest() != read(b"other\r\n.\r\n", [])[0].digest()
     if not reader.has_bare:
         assert reader.has_long_line == any(len(line) > LONGEST_LINE for line in message.split(b"\r\n"))
 

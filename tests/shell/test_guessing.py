@@ -27,13 +27,15 @@ class Checker:
 
     def __init__(self) -> None:
         self.checked: list[tuple[float, bytes]] = []
+        self.strangers: list[bool] = []
         self.remembered: set[bytes] = set()
         self.at_once = self.most_at_once = 0
 
     async def recall(self, login: bytes, password: bytes) -> Login | None:
         return Login(login.decode(), "hash") if login in self.remembered and password == RIGHT else None
 
-    async def verify(self, login: bytes, password: bytes) -> Login | None:
+    async def verify(self, login: bytes, password: bytes, *, is_stranger: bool) -> Login | None:
+        self.strangers.append(is_stranger)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         await asyncio.sleep(0)
@@ -189,6 +191,18 @@ def test_trusted_networks_have_no_limits(address: str) -> None:
         assert asyncio.get_running_loop().time() - before < 0.1
 
     play(scene, "192.0.2.0/24")
+
+
+def test_who_comes_from_where_somebody_logged_in_is_no_stranger() -> None:
+    async def scene(logins: Logins, checker: Checker) -> None:
+        for login, password, address in (
+            (b"ana", b"wrong", HERE), (b"ana", RIGHT, HERE), (b"ben", RIGHT, HERE), (b"ben", b"wrong", THERE),
+            (b"ben", b"wrong", "203.0.113.5"),
+        ):  # fmt: skip
+            await logins.log_in(login, password, address)
+        assert checker.strangers == [True, True, False, True, False]
+
+    play(scene, "203.0.113.0/24")
 
 
 def test_a_customer_of_ipv6_has_one_place_however_many_addresses() -> None:

@@ -201,6 +201,29 @@ def test_no_more_than_two_hashes_at_once_and_a_crowd_is_sent_away(
     assert max(most) == 2
 
 
+def test_a_crowd_of_strangers_keeps_nobody_else_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+
+    def slow(expected: str, password: bytes) -> bool:
+        assert gate.wait(20)
+        return password == RIGHT
+
+    monkeypatch.setattr(module, "_matches", slow)
+
+    async def crowd() -> tuple[list[Any], Login | None]:
+        verify = bench.passwords.verify
+        strangers = [asyncio.create_task(verify(b"x%d" % n, b"x", is_stranger=True)) for n in range(40)]
+        await asyncio.wait(strangers, return_when=asyncio.FIRST_EXCEPTION)
+        colleague = asyncio.create_task(verify(b"ana", RIGHT))
+        await asyncio.sleep(0)
+        gate.set()
+        return await asyncio.gather(*strangers, return_exceptions=True), await colleague
+
+    found, login = asyncio.run(crowd())
+    assert sum(isinstance(one, Unavailable) for one in found) == 8
+    assert login == Login("ana", HASH)
+
+
 def test_logins_are_noted_but_not_each_one(bench: Bench) -> None:
     assert bench.verify("ana")
     wait_until(lambda: bench.facts("ana"), "the login is noted")

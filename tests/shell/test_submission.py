@@ -488,6 +488,7 @@ def test_mail_from(rig: Rig, command: str, reply: str) -> None:
         ("RCPT TO:<a@b.example> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;a+2Bb@c.example", "250 2.1.5"),
         ("RCPT TO:<\xc3\xa9@b.example>", "553 5.6.7"),
         ("VRFY \xc3\xa9@b.example", "501 5.5.2"),
+        ("VRFY " + "(" * 1_500, "252 2.5.2"),
         ("RCPT TO:<>", "550 5.1.3"),
         ("RCPT TO:<a>", "501 5.1.3"),
         ("RCPT TO:<a@b..example>", "501 5.1.3"),
@@ -743,6 +744,34 @@ def test_a_silent_client_is_sent_away(rig: Rig, said: str, seconds: float) -> No
     assert is_silent(plug)
     pass_time(rig, seconds)
     assert replies(plug, 1)[0].startswith("421 4.4.2")
+
+
+def test_where_it_is_crowded_who_has_not_logged_in_has_half_a_minute(rig: Rig) -> None:
+    stranger, agent = rig.plug(), logged_in(rig)
+
+    def look(seconds: float) -> None:
+        for dialog in tuple(rig.server._dialogs):
+            dialog.check_time(dialog.loop.time() + seconds, is_crowded=True)
+
+    rig.call(look, 28)
+    assert is_silent(stranger)
+    rig.call(look, 31)
+    assert replies(stranger, 1)[0].startswith("421 4.4.2")
+    assert is_silent(agent)
+
+
+def test_a_client_that_reads_no_replies_is_dropped(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.outbound.dialog._MOST_RCPT", 10_000_000)
+    plug = logged_in(rig)
+    plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    plug.settimeout(1)
+    with suppress(TimeoutError):  # until our replies fill every buffer on the way and we stop reading
+        plug.sendall(b"MAIL FROM:<>\r\n" + b"RCPT TO:<a@b.example>\r\n" * 10_000_000)
+    pass_time(rig, 298)
+    assert rig.server._dialogs
+    pass_time(rig, 301)
+    pass_time(rig, 312)
+    wait_until(lambda: not rig.server._dialogs, "it is dropped")
 
 
 def test_a_client_that_never_logs_in_cannot_stay_by_talking(rig: Rig) -> None:

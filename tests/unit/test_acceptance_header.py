@@ -87,6 +87,33 @@ def test_a_header_that_readers_may_take_differently_is_refused(raw: bytes, statu
     assert (reply or "")[:9] == (status or "")
 
 
+TRACE = b"by gateway.example (mail-gateway) id 1qnep7y7.3;\r\n\tMon, 23 Nov 2026 10:00:00 +0000\r\n"
+
+
+@pytest.mark.parametrize(
+    ("field", "is_loop"),
+    [
+        (b"Received: " + TRACE, True),
+        (b"received:" + TRACE.upper(), True),
+        (
+            b"Received: from x.example\r\n\tby gateway.example\r\n (mail-gateway)\r\n\tid 1qnep7y7.12; x\r\n",
+            True,
+        ),
+        (b"Received: " + TRACE.replace(b"gateway.example", b"other.example"), False),
+        (b"Received: " + TRACE.replace(b"gateway.example", b"my-gateway.example"), False),
+        (b"Received: " + TRACE.replace(b"gateway.example", b"gatewayxexample"), False),
+        (b"Received: " + TRACE.replace(b"(mail-gateway)", b"(Postfix)"), False),
+        (b"Subject: " + TRACE, False),
+    ],
+    ids=["plain", "shouted", "refolded", "other-host", "longer-host", "no-dot", "other-server", "quoted"],
+)
+def test_a_message_that_carries_our_own_trace_is_a_loop(field: bytes, is_loop: bool) -> None:
+    raw = b"Received: by one.example; x\r\n" + field + b"From: a@example.com\r\n\r\nbody\r\n"
+    reply = refuse_header(scan(raw), "gateway.example")
+    assert (reply is not None) == is_loop
+    assert reply is None or reply.lower().startswith("554 5.4.6 the message has gone out from here as 1qnep7y7;")
+
+
 @pytest.mark.parametrize(
     ("name", "field"),
     [
