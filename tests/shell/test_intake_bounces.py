@@ -28,10 +28,11 @@ from gateway.model import (
 )
 from gateway.rules.dsn import Report, read_report
 from gateway.rules.returned import STRANGE
-from gateway.state import bounces, conversations, folders, outbox, queues
+from gateway.state import bounces, conversations, folders, mailboxes, outbox, queues
 from gateway.state.bounces import HardBounces
 from gateway.state.folders import Folder, Opening
 from gateway.state.lifecycle import Event, State
+from gateway.state.mailboxes import NewArrival
 from gateway.state.outbox import Begin, Done, Fated, Step, Want
 from gateway.state.raw import chunk_key
 from gateway.state.store import Store, Tuning
@@ -437,3 +438,22 @@ async def test_a_report_that_cannot_be_looked_up_is_joined_when_the_store_is_bac
     monkeypatch.setattr(room.store, "read", read)
     assert await room.intake.resume() == 1
     assert room.recipients(id)[0]["bounced"] == SENTENCE
+
+
+async def test_a_report_that_was_stored_and_not_joined_when_we_died_is_joined_once_by_the_next_start(
+    room: Room, config: Config
+) -> None:
+    asked = await room.question()
+    id = room.send(message_id="<answer@client.example>", answers="<1@example.net>")
+    content = report(BOB, returned="Message-ID: <answer@client.example>\r\n")
+    number = room.store.ids.next()
+    arrival = Arrival(number, "support", Location("INBOX", 1, room.uid + 1), AT, AT, content, room.uid)
+    room.store.submit(mailboxes.arrive, NewArrival(arrival, ((chunk_key(number, 0), content),))).result(5)  # T1 alone
+    assert room.recipients(id)[0]["bounced"] is None
+    for resumed in (1, 0):
+        hard = HardBounces(room.store.read(bounces.all_hard).result(5))
+        assert await Intake(room.store, lambda: config, now_ms=lambda: to_ms(AT), hard=hard).resume() == resumed
+        assert hard.of("support", BOB) is not None
+        shown = room.show(asked.conversation)
+        assert (shown["state"], shown["queues"], len(shown["messages"])) == ("open", [ANA, TEAM], 3)
+        assert room.recipients(id)[0]["bounced"] == SENTENCE
