@@ -63,6 +63,7 @@ def finish(database: Path) -> Path | None:
                 old.rename(aside / old.name)
         if aside.exists():
             sync(aside)
+            sync(database.parent)  # the old log must be gone for good before the new database has its place
         new.replace(database)
         sync(database.parent)
         return aside if aside.exists() else None
