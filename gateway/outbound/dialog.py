@@ -48,7 +48,9 @@ _MOST_ERRORS: Final = 20  # 5yz replies in one connection
 _MOST_FAILED_LOGINS: Final = 3
 _MOST_IDLE_COMMANDS: Final = 100  # NOOP, RSET, VRFY … without a message in between
 _MOST_RCPT: Final = 10 * MOST_RECIPIENTS  # commands of one message: those that are put off, and one address many times
-_DRAINED: Final = 8 * 1024 * 1024  # octets of a message known to be too large that we read before we hang up
+# Octets of a message known to be too large that we read before we hang up: a client that listens only when it has sent
+# everything would hear of a broken connection, and try again
+_DRAINED: Final = 64 * 1024 * 1024
 
 _STATUS: Final = re.compile(r"[245]\d\d[ -][245]\.\d{1,3}\.\d{1,3} ")
 _STATUS_OF: Final = {  # for aiosmtpd's replies, which lack one: RFC 3463 by RFC 5321's code

@@ -15,6 +15,7 @@ from gateway.mime.compose import mailbox_text
 from gateway.mime.scan import Field, HeaderFacts, Mailbox, parse_addresses
 
 MOST_HOPS: Final = 100  # Received fields; more is a loop: RFC 5321 §6.3
+_HOP_BYTES: Final = 2_000  # of one of them that are looked at
 _BLIND: Final = frozenset({"bcc", "resent-bcc"})
 _ANSWERED: Final = frozenset({"reply-to", "sender", "disposition-notification-to", "return-receipt-to"})
 _LINE: Final = 76
@@ -42,7 +43,7 @@ def refuse_header(facts: HeaderFacts, hostname: str) -> str | None:
         return f"554 5.4.6 the message has passed {len(hops)} servers; it seems to run in a loop"
     trace = _trace(hostname)
     for hop in hops:
-        if found := trace.search(hop):
+        if found := trace.search(hop, 0, _HOP_BYTES):
             return f"554 5.4.6 the message has gone out from here as {found[1].decode()}; it seems to run in a loop"
     return None
 

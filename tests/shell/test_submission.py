@@ -586,6 +586,14 @@ def test_a_message_too_large_is_refused_after_it_was_read(make_rig: Callable[...
     send(client, LETTER)
 
 
+def test_who_sends_far_too_much_before_listening_hears_why(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(submission={"max_message_size": "100 kB"})
+    client = rig.login()
+    del client.esmtp_features["size"]
+    assert refusal(client, LETTER + ("x" * 76 + "\r\n") * 300_000).startswith("552 5.3.4")
+    send(client, LETTER)
+
+
 def test_a_message_that_never_ends_is_cut_off(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(submission={"max_message_size": "100 kB"})
     plug = logged_in(rig)
