@@ -101,13 +101,15 @@ def refuse_beforehand(address: str, smtputf8: bool) -> Judged | None:
 def part_of(addresses: Sequence[str], most: int | None, domains: int | None) -> list[int]:
     """Return which recipients go into one transaction of a server that takes so many, of so many domains (RFC 9422
     LIMITS; None: no word). At least one; the others follow in transactions of their own."""
+    if domains is None:
+        return list(range(len(addresses)))[:most]
     chosen: list[int] = []
     seen: set[str] = set()
     for index, address in enumerate(addresses):
         domain = address.rpartition("@")[2].lower()
         if len(chosen) == most:
             break
-        if domains is None or domain in seen or len(seen) < domains:
+        if domain in seen or len(seen) < domains:
             seen.add(domain)
             chosen.append(index)
     return chosen

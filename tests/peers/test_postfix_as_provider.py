@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gateway.model import NO_WISH, Notify, Wish
 from gateway.outbound.schedule import RetryPolicy
 from tests.support.authority import Authority
 from tests.support.despatch import BRISK, Despatch
@@ -173,6 +174,27 @@ def test_a_pace_of_recipients_asks_for_no_more(postfix: Postfix, despatch: Calla
     rig.wait_for({"delivered": 12})
     assert "too many recipients" not in postfix.log_tail(200).split(rig.message(id)["message_id"])[-1]
     assert sorted(each["attempts"] for each in rig.message(id)["recipients"]) == [1] * 12
+
+
+def test_postfix_hears_what_the_writer_wants_to_hear(
+    site: tuple[Provider, dict[str, Any]], despatch: Callable[..., Despatch]
+) -> None:
+    """NOTIFY, ORCPT, RET and ENVID as a real server reads them: it reports success, and to nobody who did not ask."""
+    provider, touchpoint = site
+    rig = despatch()
+    wishes = (Wish(Notify.SUCCESS, "rfc822;first+2Bone@clients.example"), Wish(Notify(0)), NO_WISH)
+    recipients = [customer(number) for number in range(3)]
+    rig.accept(TEAM, *recipients, return_path=touchpoint["address"], wishes=wishes, envid="QQ314159", ret="hdrs")
+    rig.wait_for({"delivered": 3})
+    (report,) = wait_until(
+        lambda: [raw for raw in provider.dovecot.messages(touchpoint["address"]) if b"QQ314159" in raw],
+        "the report of success",
+        state=provider.postfix.log_tail,
+    )
+    assert b"Original-Envelope-Id: QQ314159" in report
+    assert b"Original-Recipient: rfc822;first+one@clients.example" in report
+    assert report.count(b"Final-Recipient:") == 1
+    assert b"text/rfc822-headers" in report
 
 
 def test_a_throttle_pauses_the_lane_and_loses_nothing(postfix: Postfix, despatch: Callable[..., Despatch]) -> None:

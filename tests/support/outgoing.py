@@ -37,7 +37,10 @@ def accept(
     raw = changes.pop("raw", None) or raw_of(id, body)
     return_path = changes.pop("return_path", ADDRESS)
     eight_bit = changes.pop("eight_bit", False)
-    envelope = Envelope(return_path, recipients or ("b@clients.example",), eight_bit, changes.pop("smtputf8", False))
+    envelope = Envelope(
+        return_path, recipients or ("b@clients.example",), eight_bit, changes.pop("smtputf8", False),
+        changes.pop("wishes", ()), changes.pop("envid", ""), changes.pop("ret", ""),
+    )  # fmt: skip
     submission = Submission(
         id, touchpoint, AGENT, envelope, f"<{show_id(id)}@example.com>", "Your order", at or datetime.now(UTC), raw,
         changes.pop("kind", OutboxKind.REPLY), changes.pop("references", ()),
