@@ -193,14 +193,14 @@ async def test_a_cut_ends_the_session(when: str) -> None:
     async def _(peer: Peer, tag: str, command: str) -> bool:
         if when != "before":
             await peer.say("+ go on")
-            await peer.exactly(100_000 if when == "amid" else 2_000_000)
+            await peer.exactly(100_000 if when == "amid" else 9_000_000)
         await peer.stream.aclose()
         return True
 
     async with client_of(server) as client:
         session = await client.connect()
-        with pytest.raises(Unavailable) as caught:
-            await append(client, session, letter(1, 2_000_000))
+        with trio.fail_after(3), pytest.raises(Unavailable) as caught:
+            await append(client, session, letter(1, 9_000_000))
         assert not isinstance(caught.value, NotGiven)
         with pytest.raises(Unavailable):
             await client.call(session.create, "Sent")

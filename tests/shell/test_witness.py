@@ -372,11 +372,14 @@ async def test_who_keeps_copies_may_change_under_a_live_session(tmp_path: Path) 
 # --- an old copy of the store ----------------------------------------------------------------------------------------
 
 
-async def test_what_was_sent_after_the_restored_copy_was_made_is_delivered_and_the_rest_let_go(tmp_path: Path) -> None:
-    """The copy is three hours old; in between one of the messages has been sent by a second attempt."""
+async def test_what_was_sent_after_the_restored_copy_was_made_is_delivered_and_the_rest_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy is four days old; in between one of the messages has been sent by a second attempt."""
+    monkeypatch.setattr(witness, "_NEWEST", 1)
     server = a_server()
     async with open_box(tmp_path, server, PROVIDER) as gateway:
-        made_at, back_at = now_ms() - 3 * 3_600_000, now_ms() - 120_000
+        made_at, back_at = now_ms() - 4 * 86_400_000, now_ms() - 120_000
         sent, unsent, split = (
             accept(
                 gateway.store,
@@ -386,13 +389,14 @@ async def test_what_was_sent_after_the_restored_copy_was_made_is_delivered_and_t
             for names in ("a", "b", "cd")
         )
         for id in (sent, unsent, split):
-            gateway.store.submit(held_since_restore, (id, 1, back_at)).result(5)
+            gateway.store.submit(held_since_restore, (id, 1, made_at, back_at)).result(5)
         gateway.store.submit(marks.put, ("backed_up_at", made_at)).result(5)
         gateway.store.submit(marks.put, ("restored_at", back_at)).result(5)
         for id, at in ((sent, made_at + 1_800_000), (split, made_at + 3_600_000)):
             file(server, re.sub(rb"Message-ID: [^\r]*", b"Message-ID: <%d@new.example>" % id, copy_of(id, 2, at)), at)
+        file(server, letter(1), made_at - 86_400_000)
         await gateway.until(lambda: fates(gateway.store, sent) == {"a@clients.example": "delivered"}, "found")
-        await looks(gateway)
+        await looks(gateway, 9)
         assert fates(gateway.store, unsent) == {"b@clients.example": "queued"}, (
             "nothing was sent since, to compare with"
         )
@@ -409,14 +413,14 @@ async def test_what_was_sent_after_the_restored_copy_was_made_is_delivered_and_t
 
 
 @each
-def held_since_restore(db: Any, item: tuple[int, int, int]) -> None:
-    id, attempt, at = item
+def held_since_restore(db: Any, item: tuple[int, int, int, int]) -> None:
+    id, attempt, *times = item
     db.execute("UPDATE outbox SET held = 'restored' WHERE id = ?", (id,))
     db.execute("UPDATE recipient SET next_attempt_at = NULL WHERE outbox = ?", (id,))
     db.execute(
         "INSERT INTO doubt (outbox, number, touchpoint, why, attempt, tried_at, looks, next_at)"
         " SELECT outbox, number, touchpoint, 'restored', ?, ?, 0, ? FROM recipient WHERE outbox = ?",
-        (attempt, at, at, id),
+        (attempt, *times, id),
     )
 
 
