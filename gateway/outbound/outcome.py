@@ -195,11 +195,11 @@ def _judge_rcpt(
         return (_unasked(t, Phase.RCPT) if has_enough else _lost(t, Phase.RCPT)), None
     if _is_good(reply):
         return None, None
-    if has_enough and _ends_session(reply):
-        return _deferred(Phase.RCPT, reply, Wait.NOW), None
     trouble = _about_touchpoint(reply, Phase.RCPT, table)
     if trouble is not None:
         return _deferred(Phase.RCPT, reply, Wait.LANE), trouble
+    if has_enough and _ends_session(reply):
+        return _deferred(Phase.RCPT, reply, Wait.NOW), None
     known = find(reply, Phase.RCPT, table)
     is_too_many = reply.code in (452, 552) or (known is not None and known.meaning is Meaning.SPLIT)
     if is_too_many and any(other is not None and _is_good(other) for other in t.rcpt):
@@ -218,7 +218,7 @@ def _judge_data(t: Transcript, table: str, has_enough: bool) -> tuple[Judged, Tr
     if t.dotted:
         detail = f"{t.lost or 'no answer'}; the message may have left"
         return Judged(Outcome(Fate.UNCERTAIN, Phase.DOT, None, detail)), None
-    if has_enough and (t.data is None or _ends_session(t.data)):
+    if has_enough and (t.data is None or (_ends_session(t.data) and not _about_touchpoint(t.data, Phase.DATA, table))):
         return _unasked(t, Phase.DATA), None
     if t.data is None or t.data.code == 354:
         return _lost(t, Phase.DATA), None

@@ -219,6 +219,17 @@ def test_a_session_that_ends_over_bad_recipients_does_not_hold_up_the_others() -
     assert not decision.is_reusable
 
 
+@pytest.mark.parametrize("phase", [Phase.RCPT, Phase.DATA])
+def test_a_session_that_ends_over_a_quota_is_not_begun_again_at_once(phase: Phase) -> None:
+    said = reply("421 4.7.0 you have exceeded your daily limit")
+    bad = reply("550 5.1.1 unknown")
+    t = Transcript((bad, said), OK) if phase is Phase.RCPT else Transcript((bad, OK), OK, said)
+    decision = decide(t)
+    assert decision.trouble is not None
+    assert decision.trouble.cause is Cause.QUOTA
+    assert [one.wait for one in decision.judged] == [None, Wait.LANE]
+
+
 def test_a_session_that_ends_at_data_over_bad_recipients_is_nobodys_fault() -> None:
     rcpt = (OK, reply("550 5.1.1 unknown"))
     decision = decide(Transcript(rcpt, OK, reply("421 4.7.0 too many errors"), None, "closed"))
