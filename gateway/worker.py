@@ -66,13 +66,21 @@ def _failure(error: Exception, word: str = FAILED) -> tuple[str, Exception, str]
 def _say(answers: BinaryIO, answer: tuple[str, Any, str]) -> None:
     """Write one answer; what cannot be pickled is told as an error, not half written."""
     try:
-        data = pickle.dumps(answer, pickle.HIGHEST_PROTOCOL)
+        # Once for nobody, to see that it can be done: a pickle in memory would be one more copy of a large message
+        pickle.Pickler(_Nowhere(), pickle.HIGHEST_PROTOCOL).dump(answer)
     except MemoryError as error:
-        data = pickle.dumps(_failure(error))
+        answer = _failure(error)
     except Exception as error:
-        data = pickle.dumps(_failure(TypeError(f"the answer cannot be carried back: {error}")))
-    answers.write(data)
+        answer = _failure(TypeError(f"the answer cannot be carried back: {error}"))
+    pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
     answers.flush()
+
+
+class _Nowhere:
+    """Takes everything and keeps nothing."""
+
+    def write(self, data: bytes) -> int:
+        return len(data)
 
 
 def _take_over_standard_streams() -> tuple[BinaryIO, BinaryIO]:

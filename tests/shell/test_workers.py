@@ -261,8 +261,16 @@ def test_a_message_too_large_for_the_worker_fails_alone():
             with pytest.raises(Unavailable, match=r"more than 150 MiB|ended"):
                 await pool.run(digest, bytes(200 * MIB), timeout=PLENTY)
             with pytest.raises(Unavailable, match=r"more than 150 MiB|ended"):
-                await pool.run(echo, bytes(60 * MIB), timeout=PLENTY)
+                await pool.run(bytes, 200 * MIB, timeout=PLENTY)
             assert await pool.run(add, 1, 1, timeout=PLENTY) == 2
+
+    run(main())
+
+
+def test_a_large_message_comes_back_without_another_copy_of_it():
+    async def main() -> None:
+        async with open_pool(1, 150 * MIB) as pool:
+            assert len(await pool.run(echo, bytes(80 * MIB), timeout=PLENTY)) == 80 * MIB
 
     run(main())
 
