@@ -131,6 +131,7 @@ async def test_what_has_left_or_failed_is_not_late(store: Store, config: Config)
         end(store, event)
     assert await delays.tell(store, config, NOW + timedelta(hours=5)) == 0
     assert await delays.tell(store, config, NOW + timedelta(hours=6)) == 0
+    assert store.read(marks.get, delay_state.MARK).result(5) is None  # an idle gateway does not write
 
 
 async def test_only_the_recipients_that_wait_are_named(store: Store, config: Config) -> None:
