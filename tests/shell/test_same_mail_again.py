@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import smtplib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from gateway.state import conversations, outbox, queues
 from gateway.state.raw import chunk_key
 from gateway.state.store import Store
 from tests.support.authority import Authority
-from tests.support.submission import Rig
+from tests.support.daemon import Daemon, Site
+from tests.support.ports import free_port
+from tests.support.submission import PASSWORD, Rig
 from tests.support.waiting import wait_until
 
 KIM, LEE = "kim@clients.example", "lee@clients.example"
@@ -207,6 +209,30 @@ def test_a_large_message_is_hashed_without_holding_the_loop(rig: Rig) -> None:
 
     rig.run(end)
     assert longest < 0.5, longest  # far above what a busy machine adds, far below a stall for the whole message
+
+
+def test_a_gateway_that_was_killed_still_knows_what_it_took(make_daemon: Callable[..., Daemon]) -> None:
+    site = Site(
+        touchpoints=[
+            {
+                "id": "support", "address": "support@example.com", "name": "Support", "active": True,
+                "direction": "outbound", "smtp": f"smtp+insecure://127.0.0.1:{free_port()}", "password": "env:SECRET",
+                "linked_queues": ["support"],
+            }
+        ]
+    )  # fmt: skip
+    site.add_agent("ana@example.com", PASSWORD, ["support"])
+    daemon = make_daemon(site, {"SECRET": "nobody asks for it"})
+    replies = []
+    for _ in range(3):
+        daemon.start()
+        with daemon.submit("ana@example.com", PASSWORD) as client:
+            client.mail("ana@example.com")
+            client.rcpt(KIM)
+            replies.append(client.data(LARGE))
+        daemon.kill()
+    assert replies[0][0] == 250
+    assert len(set(replies)) == 1
 
 
 class Remarks:
