@@ -36,7 +36,7 @@ layers: $(READY)
 	$(BIN)/lint-imports --no-logo
 
 bench: peers $(READY) ## our figures beside the peers', in one run
-	$(BIN)/python -m benchmarks $(BENCH)
+	$(BIN)/python -m benchmarks $(or $(BENCH),all)
 
 test-peers: peers $(READY) ## only the tests against real servers
 	$(PYTEST) tests/peers

@@ -38,9 +38,8 @@ _SIZES = {"4k": 4096, "1m": 1024 * 1024}
 _PROOF = 20  # messages, one after another, during which the disk is watched
 
 
-@contextmanager
-def ours(authority: Authority, state: Path | None = None) -> Iterator[Daemon]:
-    """Run a daemon whose one provider is away. `state`: files that it begins with."""
+def new_daemon(authority: Authority, provider_port: int = 0) -> Daemon:
+    """Return a daemon, not started, whose one provider is away. `provider_port`: where it may turn up."""
     pair = authority.issue("submission")
     tls_port = free_port()
     site = Site()
@@ -53,13 +52,14 @@ def ours(authority: Authority, state: Path | None = None) -> Iterator[Daemon]:
             "name": "Support",
             "active": True,
             "direction": "outbound",
-            "smtp": f"smtp+insecure://127.0.0.1:{free_port()}",
+            "smtp": f"smtp+insecure://127.0.0.1:{provider_port or free_port()}",
             "password": f"file:{secret}",
             "linked_queues": ["support"],
+            "pace": {"connections": 20, "per_connection": 1000},
         }
     )
     site.add_agent(AGENT, PASSWORD, ["support"])
-    daemon = Daemon(site, state=state)
+    daemon = Daemon(site)
     site.gateway["submission"] = {
         "listen": [f"smtp+insecure://127.0.0.1:{daemon.submission_port}", f"smtps://127.0.0.1:{tls_port}"],
         "certificate": str(pair.certificate),
@@ -68,6 +68,11 @@ def ours(authority: Authority, state: Path | None = None) -> Iterator[Daemon]:
     }
     daemon.tls_port = tls_port  # type: ignore[attr-defined]  # where this run listens with TLS
     daemon.write_config()
+    return daemon
+
+
+@contextmanager
+def running(daemon: Daemon) -> Iterator[Daemon]:
     try:
         daemon.start()
         yield daemon
@@ -178,7 +183,7 @@ def main() -> int:
         with provider(authority) as dovecot:
             dovecot.set_password(AGENT, PASSWORD)
             postfix = Postfix(dovecot, authority.issue("postfix"), {"smtpd_recipient_restrictions": "static:HOLD"})
-            with postfix.running(), ours(authority) as daemon:
+            with postfix.running(), running(new_daemon(authority)) as daemon:
                 held = prove_sync(postfix, dovecot, daemon)
                 servers = [our_server(daemon), peer_server(postfix, dovecot)]
                 for tls, per, size in cases(options.only):

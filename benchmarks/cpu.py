@@ -13,16 +13,10 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 def cpu_seconds(pid: int) -> float:
     """Return user and system time of `pid`, its descendants, and those of them that have ended and were waited for."""
-    total, waiting = 0.0, [pid]
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
-            children.setdefault(int(fields[1]), []).append(int(entry.name))
-    while waiting:
-        one = waiting.pop()
+    total = 0.0
+    for one in descendants(pid):
         if fields := _stat(one):
             total += sum(map(int, fields[11:15])) / _TICK  # utime stime cutime cstime
-        waiting += children.get(one, [])
     return total
 
 
@@ -61,3 +55,39 @@ def flushes(path: Path) -> int:
         if line.split(None, 2)[:2] == place.split() and len(words) >= 20:
             return int(words[18])
     return 0
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the resident memory of one process, without its children."""
+    return _memory(pid, "VmRSS")
+
+
+def peak_bytes(pid: int) -> int:
+    """Return the most resident memory that one process has had since it began, or since `forget_peak`."""
+    return _memory(pid, "VmHWM")
+
+
+def forget_peak(pid: int) -> None:
+    """Let `peak_bytes` begin anew (Linux: proc(5), clear_refs)."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def descendants(pid: int) -> list[int]:
+    """Return `pid` and all that it has started and that still runs."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found, waiting = [], [pid]
+    while waiting:
+        one = waiting.pop()
+        found.append(one)
+        waiting += children.get(one, [])
+    return found
+
+
+def _memory(pid: int, key: str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/{pid}/status has no {key}")

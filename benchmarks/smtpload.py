@@ -15,6 +15,7 @@ import itertools
 import os
 import ssl
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
@@ -45,6 +46,7 @@ class Load:
     clients: int
     per_connection: int
     size_bytes: int = 4096
+    answers: Callable[[int], str] | None = None  # the Message-ID that the message of a number replies to
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ async def _run(target: Target, load: Load) -> Result:
         while left > 0:
             count = min(load.per_connection, left)
             left -= count
-            session = _Session(target, body, count, loop.create_future())
+            session = _Session(target, body, count, load.answers, loop.create_future())
             server_hostname = target.host if target.tls else None
             transport, _ = await loop.create_connection(
                 lambda session=session: session,
@@ -104,8 +106,16 @@ async def _run(target: Target, load: Load) -> Result:
 class _Session(asyncio.Protocol):
     """EHLO, AUTH, `count` messages, QUIT. `ended` is done with it, or has what the server said."""
 
-    def __init__(self, target: Target, body: bytes, count: int, ended: asyncio.Future[None]) -> None:
+    def __init__(
+        self,
+        target: Target,
+        body: bytes,
+        count: int,
+        answers: Callable[[int], str] | None,
+        ended: asyncio.Future[None],
+    ) -> None:
         self._target = target
+        self._answers = answers
         self._body = body
         self._left = count
         self.ended = ended
@@ -140,7 +150,11 @@ class _Session(asyncio.Protocol):
         elif self._in_data:
             self._in_data = False
             # Real mail differs, and to us the same message again is a client that has lost our 250
-            self._send(b"Message-ID: <%d.%s@load.example>\r\n" % (next(_numbers), _RUN) + self._body, 1)
+            number = next(_numbers)
+            head = b"Message-ID: <%d.%s@load.example>\r\n" % (number, _RUN)
+            if self._answers is not None:
+                head += f"In-Reply-To: {self._answers(number)}\r\n".encode()
+            self._send(head + self._body, 1)
         elif self._left:
             self._left -= 1
             self._in_data = True
@@ -173,12 +187,22 @@ class _Session(asyncio.Protocol):
 
 @lru_cache(maxsize=4)
 def _message(sender: str, recipient: str, size_bytes: int) -> bytes:
-    """Return prose, and where it is large, mostly an attachment: lines of base64."""
+    """Return prose, and where it is large, prose with an attachment."""
     head = (
         f"From: Support <{sender}>\r\nTo: <{recipient}>\r\nSubject: your order\r\n"
-        "Date: Mon, 23 Nov 2026 10:00:00 +0000\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n"
+        "Date: Mon, 23 Nov 2026 10:00:00 +0000\r\nMIME-Version: 1.0\r\n"
     ).encode()
+    text = b"Content-Type: text/plain; charset=utf-8\r\n\r\n"
     line = b"The quick brown fox jumps over the lazy dog, and does it again.\r\n"
-    prose = head + line * ((min(size_bytes, 8192) - len(head)) // len(line) + 1)
-    attachment = base64.encodebytes(os.urandom(max(0, size_bytes - len(prose)) // 78 * 57)).replace(b"\n", b"\r\n")
-    return prose + attachment + b".\r\n"
+    prose = text + line * (max(0, min(size_bytes, 8192) - len(head) - len(text)) // len(line) + 1)
+    if size_bytes <= 8192:
+        return head + prose + b".\r\n"
+    attachment = base64.encodebytes(os.urandom((size_bytes - len(prose)) // 78 * 57)).replace(b"\n", b"\r\n")
+    return (
+        head
+        + b'Content-Type: multipart/mixed; boundary="part"\r\n\r\n--part\r\n'
+        + prose
+        + b"--part\r\nContent-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+        + attachment
+        + b"--part--\r\n.\r\n"
+    )

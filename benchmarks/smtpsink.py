@@ -45,6 +45,7 @@ class Session(asyncio.Protocol):
             if self._in_data:
                 end = self._buffer.find(b"\r\n.\r\n")
                 if end < 0:
+                    self._buffer = self._buffer[-4:]  # what the end may begin with
                     break
                 self._buffer = self._buffer[end + 5 :]
                 self._in_data = False
