@@ -24,7 +24,7 @@ class Doorbell:
     def ring(self, key: str) -> None:
         with self._lock:
             if key in self._pending:
-                return  # already on its way: a burst of submissions costs one crossing
+                return  # has rung and nobody has looked since: a burst of submissions costs one crossing
             self._pending.add(key)
         with contextlib.suppress(trio.RunFinishedError):  # the daemon is gone; the store remembers what is due
             self._token.run_sync_soon(self._deliver, key)
@@ -33,9 +33,9 @@ class Doorbell:
         """Return at the next ring for `key`, or at once when it has rung since the last wait."""
         bell = self._bells.setdefault(key, trio.Event())
         await bell.wait()
-        self._bells[key] = trio.Event()
-
-    def _deliver(self, key: str) -> None:
         with self._lock:
             self._pending.discard(key)
+        self._bells[key] = trio.Event()  # a ring from here on is delivered later on this thread, and finds this one
+
+    def _deliver(self, key: str) -> None:
         self._bells.setdefault(key, trio.Event()).set()
