@@ -263,3 +263,25 @@ def test_a_client_that_hangs_up_within_auth_has_not_guessed(rig: Rig) -> None:
     assert client.noop()[0] == 250
     found = rig.store.read(lambda db: db.execute("SELECT count(*) FROM agent WHERE failures > 0").fetchone())
     assert found.result(timeout=10) == (0,)
+
+
+def test_no_password_is_ever_logged(rig: Rig, capfd: pytest.CaptureFixture[str]) -> None:
+    secret = "tell-nobody"
+    plain = base64.b64encode(f"\0ana@example.com\0{secret}".encode()).decode()
+    alone = base64.b64encode(secret.encode()).decode()
+    broken = base64.b64encode(f"ana@example.com\0{secret}".encode()).decode()
+    for said in (
+        f"AUTH PLAIN {plain}\r\n",
+        f"AUTH PLAIN\r\n{plain}\r\n",
+        f"AUTH LOGIN YW5hQGV4YW1wbGUuY29t\r\n{alone}\r\n",
+        f"AUTH PLAIN {broken}\r\n",
+        f"AUTH X {plain}\r\n",
+        f"BOGUS {secret}\r\n{alone}\r\n",
+    ):
+        plug = rig.plug()
+        plug.sendall(f"EHLO me\r\n{said}".encode())
+        found = replies(plug, 1 + said.count("\r\n"))
+        assert not any(secret in reply or alone in reply for reply in found)
+    output = "".join(capfd.readouterr())
+    assert "login-failed" in output
+    assert not any(word in output for word in (secret, alone, plain, broken))

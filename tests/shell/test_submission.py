@@ -158,11 +158,12 @@ def test_nothing_said_before_the_handshake_survives_it(rig: Rig) -> None:
         ("STARTTLS\r\nEHLO injected\r\nNOOP\r\n", ""),
         ("STARTTLS\r\nEHLO injec", ""),
         ("STARTTLS\r\n" + "NOOP\r\n" * 5_000, ""),
+        ("STARTTLS\r\n" + "NOOP\r\n" * 100_000, ""),
         ("NOOP\r\nSTARTTLS\r\n\r\n", ""),
         ("STARTTLS\r\n", "EHLO injected\r\n"),
         ("STARTTLS\r\n", "EHLO injected\r\n" * 20_000),
     ],
-    ids=["behind", "half-a-line", "much", "piped", "after-the-reply", "much-after-the-reply"],
+    ids=["behind", "half-a-line", "much", "flood", "piped", "after-the-reply", "much-after-the-reply"],
 )
 def test_nothing_in_the_clear_is_ever_obeyed_within_tls(
     make_rig: Callable[..., Rig], loop_factory: Callable[[], asyncio.AbstractEventLoop], before: str, after: str
@@ -219,6 +220,17 @@ def test_a_client_that_never_shakes_hands_counts_against_its_limit(make_rig: Cal
     for one in silent:
         one.close()
     wait_until(lambda: not refused(), "connections that end are given back")
+
+
+def test_all_addresses_together_have_a_limit_too(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.outbound.submission.MOST_CONNECTIONS", 2)
+    plugs = [rig.plug() for _ in range(2)]
+    with socket.create_connection(("127.0.0.1", rig.port("smtp+insecure")), timeout=20) as refused:
+        assert replies(refused, 1)[0].startswith("421 4.7.0 too many connections")
+    for plug in plugs:
+        plug.close()
+    wait_until(lambda: not rig.server._from, "they are given back")
+    rig.plug()
 
 
 def test_no_host_means_ipv4_and_ipv6(make_rig: Callable[..., Rig]) -> None:
