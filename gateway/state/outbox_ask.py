@@ -186,8 +186,8 @@ def _cancel(db: sqlite3.Connection, item: Ask) -> Asked:
 
 
 def settle(db: sqlite3.Connection, items: Sequence[Settle]) -> Sequence[Asked]:
-    """Operation: a person decides what is uncertain, and, in a message that is held since the store was restored, what
-    waits: it was delivered, or it is to be sent.
+    """Operation: a person decides what is uncertain, and what waits in a store that was restored and may have left
+    since: it was delivered, or it is to be sent.
     """
     return [_settle(db, item) for item in items]
 
@@ -196,8 +196,7 @@ def _settle(db: sqlite3.Connection, item: Settle) -> Asked:
     open_ = [
         one for one in _open(db, item.id) if item.recipient is None or one.address.lower() == item.recipient.lower()
     ]
-    in_doubt = {State.UNCERTAIN, *(WAITING if _held(db, item.id) == Held.RESTORED else ())}
-    chosen = [(one.number, one.state) for one in open_ if one.state in in_doubt]
+    chosen = [(one.number, one.state) for one in open_ if one.in_doubt or one.state is State.UNCERTAIN]
     if chosen:
         said = "delivered, says a person" if item.delivered else "sent again, as a person wants it"
         doubts.decide(db, item.id, chosen, item.delivered, item.now, said)
@@ -212,13 +211,16 @@ class _Open:
     number: int
     address: str
     state: State
+    in_doubt: bool
 
 
 def _open(db: sqlite3.Connection, id: int | None) -> list[_Open]:
     rows = db.execute(
-        "SELECT number, address, state FROM recipient WHERE outbox = ? AND settled_at IS NULL ORDER BY number", (id,)
+        "SELECT recipient.number, address, state, why IS NOT NULL FROM recipient LEFT JOIN doubt USING (outbox, number)"
+        " WHERE outbox = ? AND settled_at IS NULL ORDER BY recipient.number",
+        (id,),
     )
-    return [_Open(number, address, State(state)) for number, address, state in rows]
+    return [_Open(number, address, State(state), bool(in_doubt)) for number, address, state, in_doubt in rows]
 
 
 def _sending(recipients: Sequence[_Open]) -> tuple[str, ...]:
