@@ -71,6 +71,7 @@ MOODS: Final[Mapping[str, Sequence[tuple[Mood, float]]]] = {
         (says("432 4.3.2 Concurrent connections limit exceeded"), 1),
         (says("451 4.7.1 try again in 1 second"), 1),
         (says("452 4.3.1 insufficient system storage"), 1),
+        (says("550 5.4.5 Daily user sending quota exceeded"), 0.3),
         (says("550 5.7.60 SMTP; Client does not have permissions to send as this sender"), 0.3),
     ),
     "rcpt": (
@@ -133,11 +134,15 @@ Attempt = tuple[str, int, str]
 
 @dataclass
 class Ledger:
-    """`begun`: attempts whose content was asked for. `cut`: those among them that got no answer of ours in full."""
+    """`begun`: attempts whose content came, or began to. `cut`: those among them that got no answer of ours in full, or
+    whose link we cut before anything showed that they had read it. `unread`: recipients of whose message we asked for
+    the content and then did not look at it; which attempt it was, we do not know.
+    """
 
     entries: list[Entry] = field(default_factory=list)
     begun: Counter[Attempt] = field(default_factory=Counter)
     cut: set[Attempt] = field(default_factory=set)
+    unread: list[tuple[str, ...]] = field(default_factory=list)
     strangers: list[bytes] = field(default_factory=list)  # without our trace field
     moods: Counter[str] = field(default_factory=Counter)
     sessions: int = 0
@@ -173,7 +178,7 @@ class MoodyProvider:
         self._most = most
         self._on_taken = on_taken
         self._once: set[tuple[str, str]] = set()
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._sessions: set[_Session] = set()
         self._server: asyncio.Server | None = None
         self._full: list[socket.socket] = []
         self._loop = asyncio.new_event_loop()
@@ -245,8 +250,9 @@ class MoodyProvider:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
     def _cut_all(self) -> None:
-        for writer in list(self._writers):
-            writer.transport.abort()
+        for session in list(self._sessions):
+            self.ledger.cut.update(session.unheard)
+            session.cut()
 
     def _fill_up(self) -> None:
         """A listener that accepts nobody, its queue filled by ourselves: the kernel answers no further SYN."""
@@ -270,13 +276,18 @@ class MoodyProvider:
     # --- a session ---------------------------------------------------------------------------------------------------
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
+        session = _Session(self, reader, writer)
+        self._sessions.add(session)
         self.ledger.sessions += 1
         try:
             with contextlib.suppress(_Ended, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-                await _Session(self, reader, writer).play()
+                await session.play()
+        except asyncio.CancelledError:  # by `close`; a streams callback would ask for our exception, and complain
+            pass
         finally:
-            self._writers.discard(writer)
+            self._sessions.discard(session)
+            if session.unread:
+                self.ledger.unread.append(session.unread)
             writer.close()
 
     def happens_once(self, what: str, key: str) -> bool:
@@ -293,11 +304,19 @@ class _Session:
         self._reader = reader
         self._writer = writer
         self._recipients: list[str] = []
+        self.unheard: list[Attempt] = []  # have been answered; whether they have read it we do not know
+        self.unread: tuple[str, ...] = ()
+        self._is_cut = False
+
+    def cut(self) -> None:
+        self._is_cut = True
+        self._writer.transport.abort()
 
     async def play(self) -> None:
         await self._answer("connect", None)
         await self._answer("greeting", "220 provider.example ESMTP")
         while line := await self._line():
+            self.unheard = []
             verb, _, rest = line.partition(" ")
             match verb.upper():
                 case "EHLO":
@@ -345,7 +364,9 @@ class _Session:
 
     async def _content(self) -> None:
         ledger = self._of.ledger
+        self.unread = tuple(self._recipients)
         head = await self._reader.readuntil(b"\r\n\r\n")
+        self.unread = ()
         found = _TRACE.search(head)
         if found is None:
             ledger.strangers.append(head)
@@ -369,8 +390,9 @@ class _Session:
             at = time.monotonic()
             ledger.entries.extend(Entry(*attempt, id, digest(raw), at) for attempt in attempts)
             self._of._on_taken(raw)
-        if mood.say is not None and not mood.half and not mood.after:
+        if mood.say is not None and not mood.half and not mood.after and not self._is_cut:
             ledger.cut.difference_update(attempts)
+            self.unheard = attempts
         self._recipients = []
         await self._be(mood, "dot", "")
 
@@ -401,6 +423,7 @@ class _Session:
             # Read nothing: a client that sends much is to find out that nobody reads
             self._writer.transport.pause_reading()  # type: ignore[attr-defined]  # of a transport of StreamWriter
             await asyncio.sleep(_PATIENCE)
+            raise _Ended
         return mood.say or friendly
 
     def _say(self, reply: str) -> None:

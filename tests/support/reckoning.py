@@ -21,9 +21,10 @@ _REFUSED_KINDS: Final = ("nobody", "spam")  # what a `MoodyProvider` refuses for
 class Evidence:
     """What is known when it is over.
 
-    `listed`: `outbox list --all --json`. `entries`, `begun`, `cut`: of all providers' ledgers. `killed`: attempts that
-    stood in `sending` when the daemon was killed. `doubted`: attempts that were ever uncertain; `doubtful`: those that
-    are still. `bounced`: how often a DSN says that (queue id, recipient) failed.
+    `listed`: `outbox list --all --json`. `entries`, `begun`, `cut`, `unread`: of all providers' ledgers. `killed`:
+    attempts that stood in `sending` when the daemon was killed. `doubted`: attempts that were ever uncertain;
+    `doubtful`: those that are still. `bounced`: how often a DSN says that (queue id, recipient) failed. `cancelled`:
+    queue ids that a person has asked to cancel.
     """
 
     submissions: Sequence[Submission]
@@ -31,10 +32,12 @@ class Evidence:
     entries: Sequence[Entry]
     begun: Mapping[Attempt, int]
     cut: Collection[Attempt]
+    unread: Sequence[tuple[str, ...]]
     killed: Collection[Attempt]
     doubted: Collection[Attempt]
     doubtful: Collection[Attempt]
     bounced: Mapping[tuple[str, str], int]
+    cancelled: Collection[str] = ()
 
 
 @dataclass
@@ -140,6 +143,12 @@ class _Reckoner:
                 self._say("held without a cause", story)
             if state == "deferred" and not (one["reply"] or row["cause"]):
                 self._say("deferred without a reason", story)
+        elif state == "cancelled":
+            doubtful = {attempt[:2] for attempt in (*self._of.doubted, *self._of.killed) if attempt[2] == address}
+            if row["id"] not in self._of.cancelled:
+                self._say("cancelled by nobody", story)
+            if any((entry.queue_id, entry.attempt) not in doubtful for entry in taken):
+                self._say("cancelled and sent", story)
         elif state == "uncertain":
             if not one["reply"]:
                 self._say("uncertain without a reason", story)
@@ -164,13 +173,16 @@ class _Reckoner:
             if count > 1:
                 self._say("attempts of one name", f"{attempt} began {count} times")
         excused = set(self._of.cut) | set(self._of.killed)
+        unread = {recipient for recipients in self._of.unread for recipient in recipients}
         for attempt in {*self._of.doubted, *self._of.doubtful} - excused:
+            if attempt[2] in unread:
+                continue
             self._say("uncertain without need", f"{attempt} was neither cut behind the dot nor killed in `sending`")
 
     def _counts(self) -> dict[str, int]:
         of, fates = self._of, self._fates
         submissions = of.submissions
-        states = ("delivered", "refused", "deferred", "held", "uncertain")
+        states = ("delivered", "refused", "deferred", "held", "uncertain", "cancelled")
         wrongs = [name for name in fates if name not in (*states, "queued", "never accepted", "lost", "doubled")]
         return {
             "submissions": len(submissions),
@@ -182,9 +194,9 @@ class _Reckoner:
             "never accepted": fates["never accepted"],
             "bounced": sum(of.bounced.values()),
             "attempts": _messages(of.begun),
-            "cut behind the dot": _messages(of.cut),
+            "cut behind the dot": _messages(of.cut) + len(of.unread),
             "killed in `sending`": _messages(of.killed),
-            "ever uncertain": _messages(of.doubted),
+            "ever uncertain": _messages({*of.doubted, *of.killed}),
             "left uncertain": _messages(of.doubtful),
             "lost": fates["lost"],
             "doubled": fates["doubled"],

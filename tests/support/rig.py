@@ -112,8 +112,10 @@ class Rig:
         self.killed: set[Attempt] = set()  # in `sending`
         self.latest = 0.0  # seconds from the providers' return to the last delivery that evidence did not delay
         self.settled: Counter[str] = Counter()
+        self.cancelled: set[str] = set()
         self.is_mortal = False  # the daemon may die by itself, and is then started again
         self._returned_at = self._postscript_at = 0.0  # time.monotonic()
+        self._written_before = 0  # the return
         self._dice = random.Random(seed)
 
     def close(self) -> None:
@@ -180,7 +182,11 @@ class Rig:
             place.provider.calm_down()
         if not self.daemon.is_running:
             self.daemon.start()
-        self._returned_at = time.monotonic()
+        for place in self.places:
+            self.daemon.ask("outbox.release", touchpoint=place.id)
+        for id in {id for id, *_ in self.waiting("held")}:
+            self.daemon.ask("outbox.release", id=id)
+        self._returned_at, self._written_before = time.monotonic(), len(self.submissions)
         self.until(lambda: not self.waiting(), "all that waits has left", patience)
         if by_evidence:
             self.settle_by_evidence(patience)
@@ -280,21 +286,34 @@ class Rig:
             bounced = _bounces(db)
         doubted = self._doubted() | doubtful
         delayed = {(queue_id, recipient) for queue_id, _, recipient in doubted | self.killed}
-        self.latest = max(
-            (
-                entry.at - self._returned_at
-                for entry in self.entries()
-                if (entry.queue_id, entry.recipient) not in delayed
-            ),
-            default=0.0,
-        )
+        before = {submission.message_id for submission in self.submissions[: self._written_before]}
+        in_time = [
+            entry
+            for entry in self.entries()
+            if entry.message_id in before and (entry.queue_id, entry.recipient) not in delayed
+        ]
+        self.latest = max((entry.at - self._returned_at for entry in in_time), default=0.0)
         begun: Counter[Attempt] = Counter()
         cut: set[Attempt] = set()
+        unread: list[tuple[str, ...]] = []
         for place in self.places:
             begun += place.provider.ledger.begun
             cut |= place.provider.ledger.cut
+            unread += place.provider.ledger.unread
         found = reckon(
-            Evidence(self.submissions, listed, self.entries(), begun, cut, self.killed, doubted, doubtful, bounced)
+            Evidence(
+                submissions=self.submissions,
+                listed=listed,
+                entries=self.entries(),
+                begun=begun,
+                cut=cut,
+                unread=unread,
+                killed=self.killed,
+                doubted=doubted,
+                doubtful=doubtful,
+                bounced=bounced,
+                cancelled=self.cancelled,
+            )
         )
         for place in self.places:
             if place.provider.ledger.strangers:
@@ -355,7 +374,7 @@ class Size:
 
 
 class OutboundStorm:
-    """All at once: agents write, providers have their moods and go away, the daemon is killed."""
+    """All at once: agents write, an operator meddles, providers have their moods and go away, the daemon is killed."""
 
     def __init__(self, rig: Rig, size: Size) -> None:
         self.rig, self._size = rig, size
@@ -371,15 +390,20 @@ class OutboundStorm:
         try:
             while rig.did["kill"] < size.kills:
                 rig.daemon.launch()
-                if dice.random() < 0.8:
+                if is_awaited := dice.random() < 0.8:
                     rig.daemon.wait_ready(60)  # the other times it dies somewhere on its way
                 writers.limit = round(size.submissions * (rig.did["kill"] + 1) / (size.kills + 1))
                 until = time.monotonic() + dice.uniform(0.0, size.lull)
                 while time.monotonic() < until:
                     time.sleep(dice.uniform(0.0, max(0.0, min(0.3, until - time.monotonic()))))
                     self._come_and_go()
+                    self._meddle()
                 assert rig.daemon.is_running, f"it ended by itself\n{rig.daemon.log_tail()}"
-                rig.kill()
+                if is_awaited and dice.random() < 0.1:
+                    assert (code := rig.daemon.stop()) == 0, f"SIGTERM: {code}\n{rig.daemon.log_tail()}"
+                    rig.did["stop"] += 1
+                else:
+                    rig.kill()
             writers.limit = size.submissions
             rig.daemon.start(60)
             while not writers.are_done:
@@ -402,6 +426,27 @@ class OutboundStorm:
                 place.provider.leave(silently=silently)
                 self.rig.did["provider silent" if silently else "provider away"] += 1
                 self._away[place] = now + self._dice.uniform(0.1, 2.0)
+
+    def _meddle(self) -> None:
+        """What an operator may do at any moment. It may come too late, or the daemon be gone."""
+        rig, dice = self.rig, self._dice
+        if dice.random() > 0.15:
+            return
+        with contextlib.suppress(OSError, GatewayError):
+            what = dice.choice(("retry", "hold", "release", "release", "hold one", "release one", "cancel"))
+            place = dice.choice(rig.places).id
+            if what == "retry":
+                rig.daemon.ask("outbox.retry")
+            elif what in ("hold", "release"):
+                rig.daemon.ask(f"outbox.{what}", touchpoint=place)
+            elif waiting := rig.waiting("held") if what == "release one" else rig.waiting():
+                id = dice.choice(waiting)[0]
+                if what == "cancel":
+                    if not any(id in submission.ids for submission in rig.submissions):
+                        return  # its client may come again, and would be right to be taken for new
+                    rig.cancelled.add(id)
+                rig.daemon.ask(f"outbox.{what.split()[0]}", id=id)
+            rig.did[f"person: {what}"] += 1
 
 
 # --- an errand that is killed at one step ----------------------------------------------------------------------------
