@@ -11,7 +11,7 @@ from gateway.model import Notify, OutboxKind, from_ms, show_id
 from gateway.outbound.bounce import Action, Bounce, Failed, Original, compose_bounce
 from gateway.outbound.outcome import Judged
 from gateway.state.lifecycle import Event
-from gateway.state.outbox import Claimed, Done, Fated, Recipient
+from gateway.state.outbox import Claimed, Done, Fated, Recipient, Told
 from gateway.state.queues import Notice
 from gateway.state.raw import chunk_key
 
@@ -49,13 +49,15 @@ def notices_of(
     relay: str,
     tells_success: bool,
     next_id: Callable[[], int],
-) -> tuple[Notice, ...]:
+) -> tuple[Told, ...]:
     """Return at most two notices: about what failed, and about what was handed over. `head`: the first chunk of the
     message; `address`: of the touchpoint; `relay`: the provider's server.
     """
     told: dict[Action, list[Failed]] = {}
+    numbers: dict[Action, list[int]] = {}
     for recipient, one, fated in zip(claimed.recipients, judged, done.fated, strict=True):
         if (action := _action(recipient, fated, tells_success)) is not None:
+            numbers.setdefault(action, []).append(recipient.number)
             told.setdefault(action, []).append(
                 Failed(
                     recipient.address, one.outcome.reply, fated.event is Event.GAVE_UP, recipient.wish.orcpt,
@@ -73,7 +75,7 @@ def notices_of(
         claimed.envid,
         is_whole=claimed.ret == "full" and len(head) == claimed.size,
     )
-    notices: list[Notice] = []
+    notices: list[Told] = []
     for action, failed in sorted(told.items()):
         id, conversation = next_id(), next_id()
         bounce = compose_bounce(
@@ -87,7 +89,8 @@ def notices_of(
             action=action,
         )
         if bounce is not None:
-            notices.append(notice(bounce, claimed, id, conversation, done.at, reopens=action is Action.FAILED))
+            composed = notice(bounce, claimed, id, conversation, done.at, reopens=action is Action.FAILED)
+            notices.append(Told(composed, tuple(numbers[action])))
     return tuple(notices)
 
 

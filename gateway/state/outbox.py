@@ -22,6 +22,7 @@ from gateway.state.outbox_claim import Want as Want
 from gateway.state.outbox_claim import outlook as outlook
 from gateway.state.outbox_record import Done as Done
 from gateway.state.outbox_record import Fated as Fated
+from gateway.state.outbox_record import Told as Told
 from gateway.state.outbox_record import recover as recover
 from gateway.state.outbox_record import recover_lane as recover_lane
 from gateway.state.outbox_step import Begin as Begin

@@ -34,11 +34,20 @@ class Fated:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """A notice to the writer, and which recipients (by number) it is about."""
+
+    notice: queues.Notice
+    recipients: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """One attempt, ended. `at`: ms. `counted`: the provider took the message. `lane`: what it did to the lane.
 
     `copies`: the provider keeps no copy of what it takes, so one is to be put into Sent. `notices`: go to the writer in
-    the transaction that records what they tell. `answers`: the inbound message that is marked as answered at the
+    the transaction that records what they tell; what is not recorded, because the claim was overtaken, is not told.
+    `answers`: the inbound message that is marked as answered at the
     provider once somebody has our reply.
     """
 
@@ -52,7 +61,7 @@ class Done:
     lane: lanes.Change | None = None
     answers: int | None = None
     copies: bool = False
-    notices: tuple[queues.Notice, ...] = ()
+    notices: tuple[Told, ...] = ()
 
 
 def record(db: sqlite3.Connection, attempts: Sequence[Done]) -> None:
@@ -86,8 +95,9 @@ def record(db: sqlite3.Connection, attempts: Sequence[Done]) -> None:
             )
         if done.counted:
             sent[done.touchpoint, done.at // _HOUR_MS] += 1
+    recorded: set[tuple[int, int, int]] = set()  # message, recipient, attempt
     for part, statement in in_parts(_recording, rows):
-        db.execute(statement, part)
+        recorded.update(db.execute(statement, part).fetchall())
     if uncertain:
         doubts.begin(db, uncertain, max(done.at for done in attempts))
     if deferred:
@@ -109,7 +119,12 @@ def record(db: sqlite3.Connection, attempts: Sequence[Done]) -> None:
         copies.owe(db, copied)
     if changes := [done.lane for done in attempts if done.lane is not None]:
         lanes.change(db, changes)
-    if notices := [notice for done in attempts for notice in done.notices]:
+    if notices := [
+        told.notice
+        for done in attempts
+        for told in done.notices
+        if any((done.id, number, done.attempt) in recorded for number in told.recipients)
+    ]:
         queues.put_notice(db, notices)
 
 
@@ -127,6 +142,7 @@ def _recording(rows: int) -> str:
     return (
         "UPDATE recipient SET state = new.column5, next_attempt_at = new.column6, waited = new.column7,"
         f" reply = new.column8, settled_at = new.column9 FROM {as_values(9, rows)} WHERE {OURS}"
+        " RETURNING outbox, number, attempt"
     )
 
 

@@ -16,7 +16,7 @@ from gateway.model import OutboxKind, show_id
 from gateway.state import lanes, outbox
 from gateway.state.lanes import Change
 from gateway.state.lifecycle import Event, LaneEvent, LaneState, State
-from gateway.state.outbox import Ask, Claimed, Done, Fated, Step
+from gateway.state.outbox import Ask, Claimed, Done, Fated, Step, Told
 from gateway.state.queues import Notice
 from gateway.state.raw import chunk_key
 from gateway.state.store import Store
@@ -270,23 +270,64 @@ def notice_about(of: Claimed, store: Store) -> Notice:
     return Notice(id, store.ids.next(), TOUCHPOINT, AGENT, "Not delivered", chunks, len(raw), NOW)
 
 
+def told(store: Store) -> list[str]:
+    """The queues that hold a notice, each as often as it holds one."""
+
+    def queues_of(db: sqlite3.Connection) -> list[str]:
+        return [queue for (queue,) in db.execute("SELECT queue FROM entry ORDER BY entered_at")]
+
+    return store.read(queues_of).result(10)
+
+
 def test_a_refusal_and_its_notice_are_one_transaction(store: Store) -> None:
     accept(store)
     one = claimed(store, replace(WANT, begin=True))
-    record(store, done(one, Event.REFUSED, notices=(notice_about(one, store),)))
-
-    def queues_of(db: sqlite3.Connection) -> list[tuple[str]]:
-        return db.execute("SELECT queue FROM entry").fetchall()
-
+    record(store, done(one, Event.REFUSED, notices=(Told(notice_about(one, store), (0,)),)))
     assert states(store) == ["refused"]
-    assert store.read(queues_of).result(10) == [(f"agent:{AGENT}",)]
+    assert told(store) == [f"agent:{AGENT}"]
+
+
+@pytest.mark.parametrize("event", [Event.REFUSED, Event.GAVE_UP])
+@pytest.mark.parametrize("asked", [outbox.cancel, outbox.hold])
+def test_a_refusal_that_a_person_was_quicker_than_is_not_told(store: Store, asked: Any, event: Event) -> None:
+    """Taken back while it was dialled: "nobody is told" would be a lie, and what is held has not failed."""
+    id = accept(store)
+    one = claimed(store)
+    store.submit(asked, Ask(NOW + 1_000, id)).result(10)
+    before = states(store)
+    record(store, done(one, event, before=State.QUEUED, notices=(Told(notice_about(one, store), (0,)),)))
+    assert states(store) == before
+    assert told(store) == []
+
+
+def test_a_refusal_of_two_claims_of_one_message_is_told_once(store: Store) -> None:
+    id = accept(store)
+    slow = claimed(store)
+    store.submit(outbox.retry, Ask(NOW + 1_000, id)).result(10)
+    fast = claimed(store)
+    for one in (fast, slow):
+        record(store, done(one, Event.REFUSED, before=State.QUEUED, notices=(Told(notice_about(one, store), (0,)),)))
+    assert states(store) == ["refused"]
+    assert told(store) == [f"agent:{AGENT}"]
+
+
+def test_of_two_notices_only_the_one_whose_recipients_are_recorded_is_told(store: Store) -> None:
+    id = accept(store, "b@clients.example", "c@clients.example")
+    one = claimed(store)
+    assert begin(store, one, 0)
+    store.submit(outbox.cancel, Ask(NOW + 1_000, id)).result(10)  # too late for the first, in time for the second
+    handed, failed = notice_about(one, store), notice_about(one, store)
+    fated = (Fated(0, State.SENDING, Event.ACCEPTED, "taken"), Fated(1, State.QUEUED, Event.REFUSED, "unknown"))
+    record(store, replace(done(one, Event.REFUSED), fated=fated, notices=(Told(failed, (1,)), Told(handed, (0,)))))
+    assert states(store) == ["delivered", "cancelled"]
+    assert len(told(store)) == 1
 
 
 def test_a_notice_that_cannot_be_stored_takes_the_refusal_back(store: Store) -> None:
     accept(store)
     one = claimed(store, replace(WANT, begin=True))
     broken = replace(notice_about(one, store), subject=object())  # type: ignore[arg-type]  # SQLite refuses it
-    ticket = store.submit(outbox.step, Step(done(one, Event.REFUSED, notices=(broken,))))
+    ticket = store.submit(outbox.step, Step(done(one, Event.REFUSED, notices=(Told(broken, (0,)),))))
     with pytest.raises((sqlite3.Error, TypeError)):
         ticket.result(10)
     assert states(store) == ["sending"]

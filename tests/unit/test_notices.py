@@ -58,7 +58,7 @@ def told(of: Claimed, *events: Event, tells_success: bool = False, head: bytes =
         tells_success=tells_success, next_id=count(10).__next__,
     )  # fmt: skip
     assert bool(notices) <= wants_notice(of, done, tells_success=tells_success)
-    return notices
+    return tuple(one.notice for one in notices)
 
 
 def raw(notice: Notice) -> bytes:
