@@ -16,7 +16,7 @@ import trio
 from gateway.bridge import Bridge, open_bridge
 from gateway.config import Config, Touchpoint
 from gateway.doorbell import Doorbell
-from gateway.health import Health
+from gateway.health import Alarm, Health
 from gateway.model import OutboxKind, show_id
 from gateway.outbound import dispatcher
 from gateway.outbound.relay import Timeouts
@@ -118,6 +118,15 @@ class Rig:
             return sorted(await self.states(id)) == sorted(wanted)
 
         await self.until(are_so, f"{wanted}")
+
+    async def alarms(self) -> list[Alarm]:
+        """Wait for the first one: the lane is on disk a moment before anybody is told."""
+
+        async def found() -> list[Alarm]:
+            return list(self.health.alarms())
+
+        alarms: list[Alarm] = await self.until(found, "an alarm")
+        return alarms
 
     async def notices(self) -> list[dict[str, Any]]:
         return await self.store.read(list_conversations, f"agent:{AGENT}")
@@ -443,7 +452,7 @@ async def test_a_wrong_password_holds_the_touchpoint_and_bounces_nothing(rig: Ri
         assert timedelta(minutes=4) < datetime.fromtimestamp(lane.until_at / 1000, UTC) - datetime.now(UTC)
         assert len(provider.sessions) == 1
         assert await rig.notices() == []
-        (alarm,) = rig.health.alarms()
+        (alarm,) = await rig.alarms()
         assert "535 5.7.8 wrong password" in alarm.cause
         assert "password" in alarm.action
         assert "sesame" not in f"{alarm} {lane} {await rig.listed()}"
@@ -512,7 +521,7 @@ async def test_a_secret_that_is_not_there_holds_the_touchpoint(rig: Rig) -> None
     accept(rig.store)
     async with rig.running():
         await rig.until_states("held")
-        (alarm,) = rig.health.alarms()
+        (alarm,) = await rig.alarms()
         assert "secret" in alarm.cause
 
 
