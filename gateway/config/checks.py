@@ -241,6 +241,14 @@ def _check_touchpoints(draft: Draft, document: Document) -> Iterator[Problem]:
                     entry.path,
                     f'{shown} {verb} but names no server; add {key} = "{key}s://{key}.example.com", or a provider',
                 )
+        is_mute = not touchpoint.is_inbound and touchpoint.imap is None
+        if is_mute and not {"imap", "provider", "direction"} & entry.wrong:
+            yield document.problem(
+                entry.path,
+                f"{shown} only sends and names no imap: what may have left when a connection broke waits for a person,"
+                " and no copies go into its Sent folder; name the server if there is one",
+                Severity.NOTICE,
+            )
         if touchpoint.ca_file is not None:
             yield from _check_authority(draft, document, (*entry.path, "ca_file"), touchpoint.ca_file)
         lacks_password = touchpoint.password is None and "password" not in entry.wrong

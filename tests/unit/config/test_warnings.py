@@ -194,3 +194,11 @@ def test_a_provider_that_wants_oauth_says_so(tmp_path: Path) -> None:
     )
     assert any(each.startswith(wanted) for each in said(problems, Severity.NOTICE))
     assert said(problems) == []
+
+
+def test_a_touchpoint_that_only_sends_is_told_what_it_lacks_without_imap(tmp_path: Path) -> None:
+    only_sends = TOUCHPOINT.replace("linked_queues", 'direction = "outbound"\nlinked_queues')
+    without = only_sends.replace('imap = "imaps://imap.example.com"\n', "")
+    told = [each for each in said(check(tmp_path, without + AGENT), Severity.NOTICE) if "names no imap" in each]
+    assert len(told) == 1
+    assert not [each for each in said(check(tmp_path, only_sends + AGENT), Severity.NOTICE) if "imap" in each]
