@@ -29,9 +29,10 @@ from gateway.cli import show
 from gateway.cli.main import main, parser
 from gateway.commands import rfc3339
 from gateway.errors import CommandError, Unavailable
-from gateway.model import Role, show_id
-from gateway.state import agents
+from gateway.model import Role, show_id, to_ms
+from gateway.state import agents, outbox
 from gateway.state.lock import StateLock
+from gateway.state.outbox import Want
 from gateway.state.store import Store
 from tests.support import outgoing
 from tests.support.desk import arrive, write_site
@@ -99,6 +100,12 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
         pytest.param(["queue", "read", "1r7hq2x0", "--raw", "--json"], id="two-forms"),
         pytest.param(["outbox", "retry"], id="retry-what"),
         pytest.param(["outbox", "retry", "1r7hq2x0", "--all"], id="retry-two-things"),
+        pytest.param(["outbox", "hold"], id="hold-what"),
+        pytest.param(["outbox", "release", "1r7hq2x0", "--touchpoint", "support"], id="release-two-things"),
+        pytest.param(["outbox", "cancel", "--all"], id="cancel-everything"),
+        pytest.param(["outbox", "settle", "1r7hq2x0"], id="settle-how"),
+        pytest.param(["outbox", "settle", "1r7hq2x0", "--delivered", "--resend"], id="settle-both-ways"),
+        pytest.param(["outbox", "settle", "--resend"], id="settle-what"),
         pytest.param(["agent", "show"], id="no-login"),
         pytest.param(["quarantine", "release"], id="release-what"),
         pytest.param(["quarantine", "confirm"], id="confirm-what"),
@@ -411,6 +418,53 @@ def test_outbox_retry_counts(run: Shell) -> None:
         2, "", 'mail-gateway: unknown touchpoint "nws"; did you mean "news"?\n'
     )
     assert run("outbox", "retry", "1r7hq2x0").exit_code == 1
+
+
+def test_outbox_hold_release_and_cancel_say_how_many(run: Shell) -> None:
+    with run.store() as store:
+        id = show_id(outgoing.accept(store, "b@clients.example", "c@clients.example"))
+    assert run("outbox", "hold", id) == Done(0, "2 recipients held\n", "")
+    assert [line.split()[1] for line in run("outbox", "list").out.splitlines()[1:]] == ["held", "held"]
+    assert run("outbox", "list").out.count("held by a person") == 2
+    assert run("outbox", "hold", id) == Done(1, "", f"mail-gateway: {id} is held already (held by a person)\n")
+    assert run("outbox", "release", id) == Done(0, "2 recipients released\n", "")
+    all_of_it = "support is held: 2 recipients and all that follows wait\n"
+    assert run("outbox", "hold", "--touchpoint", "support") == Done(0, all_of_it, "")
+    assert run("outbox", "release", "--touchpoint", "support") == Done(0, "2 recipients released\n", "")
+    assert run("outbox", "cancel", id) == Done(0, "2 recipients cancelled\n", "")
+    assert run("outbox", "cancel", id).exit_code == 1
+
+
+def test_outbox_commands_say_for_whom_they_come_too_late(run: Shell) -> None:
+    addresses = [f"{number:02}@clients.example" for number in range(12)]
+    with run.store() as store:
+        id = show_id(outgoing.accept(store, *addresses))
+        want = Want("support", to_ms(datetime.now(UTC)) + 1000, (60_000,))
+        claimed = store.submit(outbox.step, outbox.Step(None, want)).result(10)
+        assert claimed is not None
+        rows = tuple((one.number, one.before) for one in claimed.recipients[:11])
+        assert store.submit(outbox.begin_data, outbox.Begin(claimed.id, claimed.attempt, rows)).result(10)
+    done = run("outbox", "cancel", id)
+    assert (done.exit_code, done.out) == (1, "1 recipient cancelled\n")
+    assert done.err == f"too late for {', '.join(addresses[:10])} and 1 more: it is being sent\n"
+
+
+def test_outbox_settle_decides_what_is_uncertain(run: Shell) -> None:
+    with run.store() as store:
+        id = show_id(outgoing.accept(store, "b@clients.example", "c@clients.example"))
+        want = Want("support", to_ms(datetime.now(UTC)) + 1000, (60_000,))
+        claimed = store.submit(outbox.step, outbox.Step(None, want)).result(10)
+        assert claimed is not None
+        rows = tuple((one.number, one.before) for one in claimed.recipients)
+        assert store.submit(outbox.begin_data, outbox.Begin(claimed.id, claimed.attempt, rows)).result(10)
+        store.submit(outbox.recover, to_ms(datetime.now(UTC))).result(10)
+    assert "look in" in run("outbox", "show", id).out
+    one = run("outbox", "settle", id, "--delivered", "--recipient", "c@clients.example")
+    assert one == Done(0, "1 recipient settled as delivered\n", "")
+    assert run("outbox", "settle", id, "--resend") == Done(0, "1 recipient to be sent again\n", "")
+    assert run("outbox", "settle", id, "--resend").err.startswith(f"mail-gateway: {id}: no recipient is uncertain; ")
+    states = [each["state"] for each in json.loads(run("outbox", "show", id, "--json").out)["recipients"]]
+    assert states == ["deferred", "delivered"]
 
 
 # --- agents and passwords --------------------------------------------------------------------------------------------
