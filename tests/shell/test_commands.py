@@ -23,7 +23,7 @@ from gateway.model import UNROUTED, Role, show_id, to_ms
 from gateway.state import agents, lanes, outbox, queues, raw
 from gateway.state.agents import LoginNote
 from gateway.state.lanes import Change
-from gateway.state.lifecycle import LaneEvent
+from gateway.state.lifecycle import Event, LaneEvent, State
 from gateway.state.outbox import Want
 from gateway.state.queues import Notice
 from tests.support import outgoing
@@ -177,9 +177,16 @@ def test_an_unknown_id_is_one_line_that_says_where_ids_are_shown(desk: Desk, com
     assert error.exit_code == 1
 
 
-@pytest.mark.parametrize("command", ["queue.show", "queue.read", "outbox.show", "outbox.retry"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "queue.show",
+        "queue.read",
+        *(f"outbox.{word}" for word in ("show", "retry", "hold", "release", "cancel", "settle")),
+    ],
+)
 def test_what_is_no_id_is_a_wrong_argument(desk: Desk, command: str) -> None:
-    error = refusal(desk, command, id="my letter")
+    error = refusal(desk, command, id="my letter", delivered=True)
     assert str(error).startswith("'my letter' is not an id; ")
     assert error.exit_code == 2
 
@@ -265,9 +272,99 @@ def _settle_all(db: Any, items: Any) -> list[None]:
     return [None] * len(items)
 
 
-def test_an_unknown_touchpoint_is_a_wrong_argument(desk: Desk) -> None:
-    error = refusal(desk, "outbox.retry", touchpoint="suport")
+@pytest.mark.parametrize("word", ["retry", "hold", "release", "cancel"])
+def test_an_unknown_touchpoint_is_a_wrong_argument(desk: Desk, word: str) -> None:
+    error = refusal(desk, f"outbox.{word}", touchpoint="suport")
     assert (str(error), error.exit_code) == ('unknown touchpoint "suport"; did you mean "support"?', 2)
+
+
+def sending(desk: Desk, *recipients: str) -> tuple[int, outbox.Claimed]:
+    """Return a message that is being sent at this moment, and its claim."""
+    id = outgoing.accept(desk.store, *recipients)
+    want = Want("support", to_ms(datetime.now(UTC)) + 1000, (60_000,))
+    claimed = desk.store.submit(outbox.step, outbox.Step(None, want)).result(10)
+    assert claimed is not None
+    rows = tuple((one.number, one.before) for one in claimed.recipients)
+    assert desk.store.submit(outbox.begin_data, outbox.Begin(claimed.id, claimed.attempt, rows)).result(10)
+    return id, claimed
+
+
+def uncertain(desk: Desk, *recipients: str) -> int:
+    id, claimed = sending(desk, *recipients)
+    fated = tuple(outbox.Fated(one.number, State.SENDING, Event.INTERRUPTED, "cut") for one in claimed.recipients)
+    done = outbox.Done(id, "support", claimed.attempt, claimed.kind, fated, to_ms(datetime.now(UTC)))
+    desk.store.submit(outbox.step, outbox.Step(done)).result(10)
+    return id
+
+
+def states(desk: Desk, id: int) -> list[str]:
+    return [each["state"] for each in ask(desk, "outbox.show", id=show_id(id))["recipients"]]
+
+
+def test_a_message_is_held_and_released_and_each_wakes_who_sends(desk: Desk) -> None:
+    woken: list[str] = []
+    desk = replace(desk, ring=woken.append)
+    id = outgoing.accept(desk.store, "b@clients.example", "c@clients.example")
+    assert ask(desk, "outbox.hold", id=show_id(id)) == {"recipients": 2, "too_late": []}
+    assert ask(desk, "outbox.show", id=show_id(id))["cause"] == "held by a person"
+    assert str(refusal(desk, "outbox.hold", id=show_id(id))) == f"{show_id(id)} is held already (held by a person)"
+    retried = refusal(desk, "outbox.retry", id=show_id(id))
+    assert str(retried).endswith(f"it is tried after: mail-gateway outbox release {show_id(id)}")
+    assert ask(desk, "outbox.release", id=show_id(id)) == {"recipients": 2, "too_late": []}
+    assert woken == ["support"]
+    assert str(refusal(desk, "outbox.release", id=show_id(id))) == f"{show_id(id)} is not held"
+
+
+def test_a_touchpoint_is_held_and_released_and_its_messages_say_so(desk: Desk) -> None:
+    woken: list[str] = []
+    desk = replace(desk, ring=woken.append)
+    id = outgoing.accept(desk.store)
+    assert ask(desk, "outbox.hold", touchpoint="support@example.com") == {"recipients": 1, "too_late": []}
+    assert states(desk, id) == ["held"]
+    assert "all of support: held by a person" in str(refusal(desk, "outbox.release", id=show_id(id)))
+    assert ask(desk, "outbox.release", touchpoint="support")["recipients"] == 1
+    assert (states(desk, id), woken) == (["queued"], ["support", "support"])
+
+
+def test_mail_of_a_touchpoint_that_is_no_more_can_be_cancelled(desk: Desk) -> None:
+    id = outgoing.accept(desk.store, touchpoint="formerly")
+    assert ask(desk, "outbox.cancel", touchpoint="formerly") == {"recipients": 1, "too_late": []}
+    assert states(desk, id) == ["cancelled"]
+
+
+@pytest.mark.parametrize("word", ["hold", "cancel", "settle"])
+def test_what_is_being_sent_is_too_late_to_stop(desk: Desk, word: str) -> None:
+    id, _ = sending(desk, "b@clients.example", "c@clients.example")
+    error = refusal(desk, f"outbox.{word}", id=show_id(id), delivered=True)
+    assert str(error) == f"{show_id(id)}: too late, it is being sent to b@clients.example, c@clients.example"
+    assert states(desk, id) == ["sending", "sending"]
+
+
+@pytest.mark.parametrize(("word", "expected"), [("hold", "waits"), ("cancel", "waits"), ("settle", "is uncertain")])
+def test_about_what_is_settled_nothing_can_be_asked(desk: Desk, word: str, expected: str) -> None:
+    id = outgoing.accept(desk.store)
+    desk.store.submit(_settle_all, None).result(10)
+    error = refusal(desk, f"outbox.{word}", id=show_id(id), delivered=True)
+    assert str(error).startswith(f"{show_id(id)}: no recipient {expected}; ")
+
+
+@pytest.mark.parametrize("word", ["hold", "release", "cancel", "settle", "retry"])
+def test_about_a_message_that_is_not_there_nothing_can_be_asked(desk: Desk, word: str) -> None:
+    assert str(refusal(desk, f"outbox.{word}", id="1r7hq2x0", delivered=True)).startswith(
+        "no outbound message 1r7hq2x0"
+    )
+
+
+def test_what_is_uncertain_shows_when_it_is_looked_for_and_a_person_settles_it(desk: Desk) -> None:
+    id = uncertain(desk, "b@clients.example", "c@clients.example")
+    (first, _) = ask(desk, "outbox.show", id=show_id(id))["recipients"]
+    assert (first["state"], first["looks"], is_time(first["next_look_at"])) == ("uncertain", 0, True)
+    typo = refusal(desk, "outbox.settle", id=show_id(id), delivered=True, recipient="d@clients.example")
+    assert str(typo).startswith(f"{show_id(id)} does not go to d@clients.example; ")
+    one = ask(desk, "outbox.settle", id=show_id(id), delivered=True, recipient="B@clients.example")
+    assert (one["recipients"], states(desk, id)) == (1, ["delivered", "uncertain"])
+    assert ask(desk, "outbox.settle", id=show_id(id), delivered=False)["recipients"] == 1
+    assert states(desk, id) == ["delivered", "deferred"]
 
 
 # --- agents ----------------------------------------------------------------------------------------------------------
