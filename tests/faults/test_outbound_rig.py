@@ -75,6 +75,7 @@ def test_in_a_storm_each_accepted_submission_leaves_once(
     backlog = rig.waiting()
     rig.settle(SIZE.patience, by_evidence=True)
     rig.settle_by_hand(SIZE.patience)
+    rig.wait_for_copies(SIZE.patience)
     found = rig.count()
     story = {
         "moods": sum(rig.moods().values()),
@@ -82,6 +83,7 @@ def test_in_a_storm_each_accepted_submission_leaves_once(
         "mishaps": dict(rig.did),
         "settled by evidence": dict(rig.evidence()),
         "settled by a person": dict(rig.settled),
+        "copies filed by us": sum(len(place.copies()) for place in rig.places if place.is_filed_by_us),
         "waiting at the providers' return": len(backlog),
         "seconds to the last delivery": f"{rig.latest:.1f}",
         "seconds": f"{raged - began:.0f} of storm, {time.monotonic() - began:.0f} in all",

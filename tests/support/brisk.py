@@ -49,6 +49,7 @@ def quicken() -> None:
     _set(evidence, "LOOKS_MS", tuple(look // scale for look in evidence.LOOKS_MS))
     _set(evidence, "HOURLY_MS", 4_000)
     _set(sentbox, "BREATH", 0.3)
+    _set(witness, "PATIENCE_MS", 300)
     _set(witness, "_RESTS", tuple(rest / scale for rest in witness._RESTS))
 
 

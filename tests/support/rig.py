@@ -21,6 +21,7 @@ from gateway.errors import GatewayError
 from gateway.model import show_id
 from tests.support import brisk
 from tests.support.daemon import Site
+from tests.support.letters import message_id, repeated
 from tests.support.moody import Attempt, Entry, MoodyProvider, Weather
 from tests.support.provider import Provider
 from tests.support.reckoning import Evidence, Reckoning, reckon
@@ -62,6 +63,7 @@ class Place:
         self.id = kind.id
         self.address = f"{kind.id}@support.example"
         self.sentbox: Sentbox | None = None
+        self._mailboxes = mailboxes
         self._keys: dict[str, Any] = {"password": "env:PROVIDER_PASSWORD", "linked_queues": ["support"]}
         if kind.habits is not None or kind.session:
             assert mailboxes is not None
@@ -89,6 +91,15 @@ class Place:
             "smtp": smtp,
             "pace": dict(self.kind.pace),
         }
+
+    @property
+    def is_filed_by_us(self) -> bool:
+        return self.kind.session and self.sentbox is None
+
+    def copies(self) -> list[str]:
+        """Return the Message-IDs of what lies in Sent."""
+        assert self._mailboxes is not None
+        return [message_id(raw) for raw in self._mailboxes.server.messages(self.address, "Sent")]
 
     def close(self) -> None:
         self.provider.close()
@@ -266,6 +277,19 @@ class Rig:
 
         self.until(is_settled, "all is settled", patience)
 
+    def wait_for_copies(self, patience: float) -> None:
+        """Where we are the one who files copies, wait until each message of which we know has one."""
+        for place in self.places:
+            if not place.is_filed_by_us:
+                continue
+            wanted = self._known_to_have_left(place)
+            self.until(lambda place=place, wanted=wanted: wanted <= set(place.copies()), "copies are filed", patience)  # type: ignore[misc]  # mypy and lambdas
+
+    def _known_to_have_left(self, place: Place) -> set[str]:
+        """Return the Message-IDs of what has left and was never in doubt: that is not filed on a person's word."""
+        doubted = {queue_id for queue_id, _, _ in self._doubted() | self.killed}
+        return {entry.message_id for entry in place.provider.entries() if entry.queue_id not in doubted}
+
     # --- the count ---------------------------------------------------------------------------------------------------
 
     def entries(self) -> list[Entry]:
@@ -316,6 +340,8 @@ class Rig:
             )
         )
         for place in self.places:
+            if place.is_filed_by_us and (more := repeated(place.copies())):
+                found.wrong.append(f"{place.id}: more than one copy in Sent: {more}")
             if place.provider.ledger.strangers:
                 found.wrong.append(f"{place.id}: sent without a trace field: {place.provider.ledger.strangers[:2]}")
             if place.sentbox is not None and place.sentbox.fault is not None:
