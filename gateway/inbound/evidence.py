@@ -53,12 +53,15 @@ class Doubted(Protocol):
 class Sight:
     """What one look saw. `attempts`: by queue id. `latest_at` (ms): of the youngest attempt that was seen, 0 for none.
 
-    `complete`: everything was looked at that could be the copy.
+    `complete`: everything was looked at that could be the copy. `merged`: messages of which a copy is there at a
+    provider that keeps one of each Message-ID: Gmail files no second one, and lets a client's copy take the place of
+    its own, so that the trace of an attempt may be missing although it has left.
     """
 
     attempts: dict[int, frozenset[int]]
     latest_at: int
     complete: bool
+    merged: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, seen: Iterable[Trace], complete: bool) -> Sight:
@@ -84,7 +87,7 @@ class Open:
 
     absent: bool
     next_at: int
-    because: Literal["no copy", "nothing later", "not all seen", "sent to some", "no copies kept"]
+    because: Literal["no copy", "nothing later", "not all seen", "sent to some", "no copies kept", "one copy of all"]
 
 
 def is_sent(doubt: Doubted, sight: Sight) -> bool:
@@ -107,6 +110,8 @@ def judge(doubt: Doubted, sight: Sight, now: int, provider_files: bool) -> Settl
         return Open(False, _next_look(doubt.tried_at, now), "sent to some")
     if not provider_files:
         return Open(False, _next_look(doubt.tried_at, now), "no copies kept")
+    if doubt.outbox in sight.merged:
+        return Open(False, _next_look(doubt.tried_at, now), "one copy of all")
     if not sight.complete:
         return Open(False, _next_look(doubt.tried_at, now), "not all seen")
     if sight.latest_at <= doubt.tried_at:

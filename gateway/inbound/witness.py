@@ -43,6 +43,7 @@ _HEADERS_TOGETHER: Final = 50
 _HEADER_BYTES: Final = 64 * 1024
 _LATEST_COPIES: Final = 100  # among which a copy without a Message-ID that can be asked for is looked for
 _ORIGINAL_ID: Final = "X-Microsoft-Original-Message-ID"
+_MERGES: Final = "X-GM-EXT-1"  # the capability of a server that keeps one copy of each Message-ID
 
 
 class Witness:
@@ -158,10 +159,14 @@ class Witness:
         complete = await self._look_since(session, oldest, day)
         sight = self._sight(complete)
         asked: dict[int, bool] = {}
+        merged: set[int] = set()
         for one in due:
             if one.outbox not in asked and not evidence.is_sent(one, sight):
-                asked[one.outbox] = await self._ask_after(session, one, None if complete else day)
-        whole, part = self._sight(complete), self._sight(False)
+                found = await self._ask_after(session, one, None if complete else day)
+                asked[one.outbox] = found is not None
+                if found and _MERGES in session.capabilities:
+                    merged.add(one.outbox)
+        whole, part = (replace(self._sight(all_seen), merged=frozenset(merged)) for all_seen in (complete, False))
         return {one.outbox: whole if asked.get(one.outbox, True) else part for one in due}
 
     def _sight(self, complete: bool) -> evidence.Sight:
@@ -180,13 +185,14 @@ class Witness:
         await self._read(session, {*within, *newest})
         return self._seen.keys() >= set(new)
 
-    async def _ask_after(self, session: Session, doubt: Doubt, since: date | None) -> bool:
-        """Read the headers of what the server finds about a message; return whether it could be asked.
+    async def _ask_after(self, session: Session, doubt: Doubt, since: date | None) -> list[int] | None:
+        """Read the headers of what the server finds about a message, and return the UIDs of that; None where it could
+        not be asked.
 
         `since`: not all headers since then have been read.
         """
         if not doubt.message_id or not can_be_quoted(doubt.message_id):
-            return False
+            return None
         by_id = partial(session.with_field, "Message-ID", doubt.message_id)
         by_original = partial(session.with_field, _ORIGINAL_ID, doubt.message_id)
         by_trace = partial(session.with_field, "Received", f"{show_id(doubt.outbox)}.{doubt.attempt}", since)
@@ -197,9 +203,9 @@ class Witness:
             if since is not None and doubt.why == doubts.Why.UNCERTAIN:
                 found = [*found, *await self._parts.call(by_trace)]
         except NotGiven:
-            return False
+            return None
         await self._read(session, found)
-        return True
+        return found
 
     async def _read(self, session: Session, uids: Iterable[int]) -> None:
         """Read the traces in the headers of these, but for those that are known."""

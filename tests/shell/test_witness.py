@@ -79,8 +79,7 @@ async def open_box(tmp_path: Path, server: ImapServer, more: str) -> AsyncIterat
 
 
 async def decided(gateway: Box, id: int, **expected: str) -> None:
-    wanted = {f"{name}@clients.example": state for name, state in expected.items()}
-    await gateway.until(lambda: fates(gateway.store, id) == wanted, f"{expected}, not {fates(gateway.store, id)}")
+    await decided_of(gateway, id, **expected)
     assert rows(gateway, "SELECT * FROM doubt") == []
 
 
@@ -130,6 +129,31 @@ async def test_the_copy_for_another_recipient_proves_nothing(tmp_path: Path) -> 
         file_later_mail(server)
         await decided(gateway, id, a="delivered", b="deferred")
         assert rows(gateway, "SELECT count(*) FROM recipient WHERE next_attempt_at IS NOT NULL") == [(1,)]
+
+
+@pytest.mark.parametrize("who", ["an earlier attempt", "the client"])
+async def test_where_one_copy_stands_for_all_absence_of_this_attempts_is_no_proof(tmp_path: Path, who: str) -> None:
+    """Gmail files nothing beside a copy with the same Message-ID: the second recipient has it all the same."""
+    server = a_server(f"{ALL} X-GM-EXT-1")
+    async with open_box(tmp_path, server, PROVIDER) as gateway:
+        id = accept(gateway.store, "a@clients.example", "b@clients.example")
+        at = now_ms()
+        record(gateway.store, claim(gateway.store, at + 10), [Event.ACCEPTED, Event.PUT_OFF], at - 130_000)
+        file(server, copy_of(id, 1, at - 130_000) if who == "an earlier attempt" else raw_of(id), at - 130_000)
+        assert claim(gateway.store, now_ms() + 10).attempt == 2
+        cut(gateway.store, now_ms() - 100_000)
+        other = lose(gateway.store, "c@clients.example")  # of this one there is no copy at all
+        gateway.store.submit(as_of, (id, now_ms() - 100_000)).result(5)
+        file_later_mail(server)
+        await decided_of(gateway, other, c="deferred")
+        await looks(gateway)
+        assert fates(gateway.store, id) == {"a@clients.example": "delivered", "b@clients.example": "uncertain"}
+        assert rows(gateway, "SELECT looks FROM doubt") == [(0,)]
+
+
+async def decided_of(gateway: Box, id: int, **expected: str) -> None:
+    wanted = {f"{name}@clients.example": state for name, state in expected.items()}
+    await gateway.until(lambda: fates(gateway.store, id) == wanted, f"{expected}, not {fates(gateway.store, id)}")
 
 
 @each

@@ -78,6 +78,15 @@ def test_where_not_everything_was_seen_absence_is_not_counted() -> None:
     assert (verdict.absent, verdict.because) == (False, "not all seen")
 
 
+def test_where_one_copy_stands_for_all_attempts_absence_is_not_counted() -> None:
+    """Gmail: "if a similar message is in Sent, nothing is done", whoever put it there."""
+    seen = replace(sight((ID, 1, -60), LATER), merged=frozenset({ID}))
+    verdict = judge(Doubt(absent_at=NOW), seen, NOW + HOUR, True)
+    assert isinstance(verdict, Open)
+    assert (verdict.absent, verdict.because) == (False, "one copy of all")
+    assert judge(Doubt(), replace(seen, attempts={ID: frozenset({2})}), NOW + HOUR, True) == Settled(sent=True)
+
+
 def test_where_the_provider_keeps_no_copies_absence_means_nothing() -> None:
     verdict = judge(Doubt(absent_at=NOW), sight(LATER), NOW + HOUR, False)
     assert isinstance(verdict, Open)
