@@ -5,24 +5,51 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.model import Filing, FilingAction, Location, Placeholder, Role
-from gateway.state import chores, filings, folders, locations, mailboxes, owed, quarantine, sent
+from gateway.model import Envelope, Filing, FilingAction, Location, OutboxKind, Placeholder, Role, Submission, from_ms
+from gateway.state import chores, copies, doubts, filings, folders, locations, mailboxes, outbox, owed, quarantine, sent
+from gateway.state.doubts import Finding
 from gateway.state.filings import Filed
 from gateway.state.folders import Place
+from gateway.state.lifecycle import Event, State
 from gateway.state.locations import Accounting, Leaving, Relisting, Relocation
+from gateway.state.outbox import Accepting, Ask, Begin, Done, Fated, Settle, Step, Want
 from gateway.state.owed import Owed, Passage
 from gateway.state.quarantine import Review
 from gateway.state.sent import Candidate, Learning
 from tests.support.postroom import JUNK_VERDICT, NOW, Postroom, T, open_postroom, sightings
 
-BIG = ("message", "location", "unfetched", "filing", "conversation", "thread", "entry", "chunk", "left_alone", "outbox")
+BIG = (
+    "message",
+    "location",
+    "unfetched",
+    "filing",
+    "conversation",
+    "thread",
+    "entry",
+    "chunk",
+    "left_alone",
+    "outbox",
+    "recipient",
+    "doubt",
+    "copy",
+    "recent",
+)
 INBOX, JUNK, SENT = Place(T, "INBOX", 7), Place(T, "Junk", 7), Place(T, "Sent", 7)
 SEEN = (Filing(FilingAction.SEEN),)
+SUBMISSION = Submission(7, T, "ana", Envelope("", ("b@c",)), "<7@us>", "x", from_ms(NOW), b"x", references=("<6@c>",))
+FATED = (
+    Fated(0, State.SENDING, Event.INTERRUPTED, "cut"),
+    Fated(1, State.SENDING, Event.PUT_OFF, "450", NOW),
+    Fated(2, State.SENDING, Event.ACCEPTED, "250"),
+)
+DONE = Done(1, T, 1, OutboxKind.REPLY, FATED, NOW, True, copies=True, answers=1)
+WANT = Want(T, NOW, (60_000,), per_day=10)
 
 
 @pytest.fixture
@@ -35,7 +62,19 @@ def room(tmp_path: Path) -> Iterator[Postroom]:
             room.route(room.arrive(INBOX, uid, uid, filings=SEEN), f"<{uid}@c>")
         room.route(room.arrive(JUNK, 1, 1, role=Role.JUNK), "<1@c>", verdict=JUNK_VERDICT)
         room.route(room.arrive(INBOX, 5, 5, placeholder=Placeholder.BLIND))
+        fill_outbox(room)
         yield room
+
+
+def fill_outbox(room: Postroom) -> None:
+    """Message 1 waits for its three recipients; whether 2 has left is not known."""
+    for id, recipients in ((2, ("b@c",)), (1, ("b@c", "c@c", "d@c"))):
+        submission = replace(SUBMISSION, id=id, envelope=Envelope("", recipients), references=())
+        room.store.submit(outbox.accept, Accepting(submission, ((id << 16, b"x"),))).result(5)
+        if id == 2:
+            claimed = room.store.submit(outbox.step, Step(None, replace(WANT, begin=True))).result(5)
+            assert claimed is not None
+            room.store.submit(outbox.step, Step(replace(DONE, id=2, fated=FATED[:1]))).result(5)
 
 
 class Watched:
@@ -79,6 +118,21 @@ OPERATIONS: list[tuple[str, Any, Any]] = [
     ("copied", filings.copied, (T, 1, FilingAction.SEEN, Location("INBOX", 7, 1))),
     ("note the modseq", folders.note_modseq, (INBOX, 5)),
     ("learn", sent.learn, Learning(T, (Candidate(1, "<x>", "<6@c>", ()),))),
+    ("accept", outbox.accept, Accepting(SUBMISSION, ((7 << 16, b"x"),), bytes(16))),
+    ("record and claim", outbox.step, Step(DONE, WANT)),
+    ("begin data", outbox.begin_data, Begin(1, 1, ((0, State.QUEUED),))),
+    ("retry", outbox.retry, Ask(NOW, 1)),
+    ("hold", outbox.hold, Ask(NOW, 1)),
+    ("hold a lane", outbox.hold, Ask(NOW, touchpoint=T)),
+    ("release", outbox.release, Ask(NOW, 1)),
+    ("cancel", outbox.cancel, Ask(NOW, 1)),
+    ("cancel a lane", outbox.cancel, Ask(NOW, touchpoint=T)),
+    ("settle", outbox.settle, Settle(2, True, None, NOW)),
+    ("recover a lane", outbox.recover_lane, (T, NOW)),
+    ("find", doubts.settle, Finding(2, 0, 1, True, NOW)),
+    ("look in vain", doubts.put_off, (1, 0, True, NOW, NOW)),
+    ("begin a copy", copies.begin, (T, [1], NOW)),
+    ("make a copy", copies.done, 1),
 ]
 
 QUESTIONS: list[tuple[str, Any, tuple[Any, ...]]] = [
@@ -97,6 +151,12 @@ QUESTIONS: list[tuple[str, Any, tuple[Any, ...]]] = [
     ("examine", sent.examine, (T, [Candidate(1, "<x>", "<y>", ("<6@c>",))])),
     ("folders where something is due", chores.due_folders, (T, NOW, 5, ["INBOX", "Junk"])),
     ("owed in a folder", chores.count_owed_in, (INBOX,)),
+    ("outlook", outbox.outlook, (T, NOW, 10)),
+    ("doubts", doubts.due, (T, NOW)),
+    ("next doubt", doubts.next_due, (T,)),
+    ("copies", copies.due, (T, NOW, 10)),
+    ("next copy", copies.next_due, (T,)),
+    ("one in the outbox", outbox.show_outbox, (1,)),
 ]
 
 
