@@ -5,14 +5,15 @@ and phase alone (`outcome`). A text belongs here when it turns a no to a message
 the source stands beside it, because providers change their texts and somebody has to look again.
 
 A recipient's server may be quoted in a provider's reply ("host mx.example said: 550 …"). What it says is about that
-recipient, so a quoting reply never touches the lane.
+recipient, so a quoting reply never touches the lane. Nor does what a stranger has chosen, and what servers like to
+repeat: an address may read `sendasdenied@…`, a subject "You have exceeded your quota".
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import Final
@@ -52,13 +53,18 @@ _ANY: Final = frozenset(Phase)
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """`text` is searched in "status text". `codes`: first digits of the reply. `cause`: of a HOLD or PAUSE."""
+    """`text` is searched in "status text". `codes`: first digits of the reply. `cause`: of a HOLD or PAUSE.
+
+    `is_guess`: words that many servers use, for more than one thing: a status that is about the recipient outweighs
+    them.
+    """
 
     text: re.Pattern[str]
     meaning: Meaning
     cause: Cause | None = None
     codes: str = "45"
     phases: frozenset[Phase] = _ANY
+    is_guess: bool = False
 
 
 def _hold(cause: Cause, text: str, phases: frozenset[Phase] = _ANY) -> Pattern:
@@ -77,6 +83,8 @@ def _other(meaning: Meaning, text: str, codes: str = "45", phases: frozenset[Pha
 # for SMTP Authenticated Submission", "Continuous error throttling for SMTP AUTH submissions", "Email non-delivery
 # reports and SMTP errors in Exchange Online"; looked at 2026-11-23.
 _EXCHANGE: Final = (
+    # A group or a mailbox that only takes mail from within, or from some: "authentication required" of whoever writes
+    _other(Meaning.MESSAGE, r"RESOLVER\.RST\b|\b5\.7\.(124|13[3-6])\b", "5"),
     _hold(Cause.SWITCHED_OFF, r"SmtpClientAuthentication is disabled|\b5\.7\.30\b|basic authentication is disabled"),
     _hold(Cause.SWITCHED_OFF, r"\b5\.7\.139\b.*(disabled|security defaults)"),
     _hold(Cause.LOGIN, r"\b5\.7\.139\b|\b5\.7\.57\b"),
@@ -119,7 +127,7 @@ _YAHOO: Final = (
 _ICLOUD: Final = (_hold(Cause.PERMISSION, r"from address is not one of your addresses"),)
 
 # Postfix (smtpd_check.c, smtpd.c), Exim (acl and smtp_in.c), Dovecot's submission proxy, cPanel, Sendmail; 2026-11-23.
-_GENERAL: Final = (
+_WORDS: Final = (
     _other(Meaning.TEMPORARY, r"gr[ae]y-?list"),
     # Postfix's smtpd_hard_error_limit, Exim's smtp_accept_max_per_connection, and servers that were bored.
     _other(Meaning.SESSION, r"too many errors|idle (for )?too long|timeout exceeded", "4"),
@@ -131,9 +139,13 @@ _GENERAL: Final = (
     _hold(Cause.PERMISSION, r"not one of your (e-?mail )?addresses"),
     _hold(Cause.PERMISSION, r"not (allowed|authori[sz]ed|permitted) to send (as|from)"),
     _hold(Cause.PERMISSION, r"relay(ing)?( access)? (denied|disallowed|not permitted|prohibited)|unable to relay"),
+    # qmail; Exim as cPanel sets it up
+    _hold(Cause.PERMISSION, r"allowed rcpthosts|not (permitted|allowed) to relay", frozenset({Phase.MAIL, Phase.RCPT})),
     _hold(
         Cause.LOGIN,
-        r"authentication (is )?required|must authenticate|(client|you) (was |are )?not authenticated|login required",
+        r"authentication (is )?required|must authenticate|(client|you) (was |are )?not authenticated|login required"
+        # hMailServer, cPanel, and those that say it in few words
+        r"|\brequires? (smtp[ -]?)?auth|turn on smtp auth|smtp[ -]auth (is )?required",
         frozenset({Phase.MAIL, Phase.RCPT}),
     ),
     _hold(
@@ -143,7 +155,9 @@ _GENERAL: Final = (
     ),
     _pause(
         Cause.QUOTA,
-        r"\byou(r [^.;]{1,40})?('ve| have| has)? (exceeded|reached)\b[^.;]{0,60}\b(quota|limit)"
+        # not: Your message exceeded Google's message size limits
+        r"\byou(r (?!message|e?-?mail\b|recipient|correspondent)[^.,;]{1,40})?('ve| have| has)? (exceeded|reached)\b"
+        r"(?! [^.;]{0,40}\bsize)[^.;]{0,60}\b(quota|limit)"
         r"|\b(daily|hourly|sending|submission|outgoing|outbound)\b(?! message size)[^.;]{0,40}\b(quota|limit)\b"
         r"[^.;]{0,20}\b(exceeded|reached)|exceeded the max(imum)? (e-?mails|messages) per (hour|day)",
         "45",
@@ -156,6 +170,7 @@ _GENERAL: Final = (
     _other(Meaning.MESSAGE, r"\b(message|mail|size)\b[^.;]{0,30}\b(too (big|large)|exceeds|limit)", "5",
            frozenset({Phase.MAIL})),
 )  # fmt: skip
+_GENERAL: Final = tuple(replace(pattern, is_guess=True) for pattern in _WORDS)
 
 TABLES: Final[Mapping[str, tuple[Pattern, ...]]] = {
     "microsoft": (*_MICROSOFT, *_EXCHANGE, *_GENERAL),
@@ -167,18 +182,38 @@ TABLES: Final[Mapping[str, tuple[Pattern, ...]]] = {
 """By the name that a profile has in `refusals` (config/providers.py)."""
 
 _LONGEST: Final = 2_000  # characters of a reply that are looked at
-_QUOTED: Final = re.compile(r"\bsaid:? ?[\"'(]?[245]\d\d\b|\bremote (server|host|mail)|\bin reply to\b", re.I)
+_QUOTED: Final = re.compile(
+    r"\bsaid:? ?[\"'(]?[245]\d\d\b|\bremote (server|host|mail)|\bin reply to\b"
+    r"|\b[245]\d\d[ -][245]\.\d{1,3}\.\d{1,3}\b"  # a second reply within the first
+    # Postfix and Exim, who ask a recipient's server first
+    r"|\bunverified address:|\brefused to talk to me\b|\b(callout|callback|verification failed|response:)",
+    re.I,
+)
+# What is in a reply without being said by it: addresses, what stands in quotes, and IPv4, which may look like a status
+_ASIDE: Final = re.compile(
+    r"<[^<>@]*+@[^<>]*+>"
+    r'|"[^"]*+"(?:@\S*+)?'
+    r"|(?<!\w)'[^']*+'(?!\w)"
+    r"|(?<!\S)[^\s@\"]*+@\S*+"
+    r"|(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\w)"
+)
+# RFC 3463 §3.2, §3.3: there is no such mailbox, it has moved, it is switched off, it is full, it takes no such size
+_ABOUT_RECIPIENT: Final = re.compile(r"[45]\.(?:1\.[1236]|2\.[1-4])\Z")
 
 
 def find(reply: Reply, phase: Phase, table: str) -> Pattern | None:
     """Return what the words of a no mean in this phase, or None where code and phase decide."""
-    text = f"{reply.status} {reply.text}"[:_LONGEST]
+    said = reply.text[:_LONGEST]
+    is_sending = phase in _SENDING
+    # who answers to a login, or to the connection itself, speaks of nobody else
+    text = f"{reply.status} {_ASIDE.sub('', said) if is_sending else said}"
     digit = str(reply.code // 100)
-    quotes = phase in _SENDING and _QUOTED.search(text) is not None
+    quotes = is_sending and _QUOTED.search(said) is not None
+    is_about_recipient = phase is not Phase.MAIL and _ABOUT_RECIPIENT.match(reply.status) is not None
     for pattern in TABLES[table]:
         if digit not in pattern.codes or phase not in pattern.phases:
             continue
-        if quotes and pattern.meaning in (Meaning.HOLD, Meaning.PAUSE):
+        if pattern.cause is not None and (quotes or (is_about_recipient and pattern.is_guess)):
             continue
         if pattern.text.search(text):
             return pattern

@@ -165,6 +165,20 @@ SAID = [
         PAUSE,
         Cause.QUOTA,
     ),
+    ("general", RCPT, "553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)", HOLD, Cause.PERMISSION),
+    ("general", RCPT, "550 host.example is not permitted to relay through this server", HOLD, Cause.PERMISSION),
+    ("general", RCPT, "503 This mail server requires authentication when attempting to send", HOLD, Cause.LOGIN),
+    ("general", RCPT, "550 Please turn on SMTP Authentication in your mail client", HOLD, Cause.LOGIN),
+    ("general", MAIL, "550 5.7.1 SMTP AUTH is required", HOLD, Cause.LOGIN),
+    ("gmail", DOT, "550 5.7.1 You've reached a limit for sending mail", PAUSE, Cause.QUOTA),
+    (
+        "microsoft",
+        RCPT,
+        "550 5.7.133 RESOLVER.RST.SenderNotAuthenticatedForGroup; authentication required",
+        Meaning.MESSAGE,
+        None,
+    ),
+    ("general", DOT, "550 5.7.1 RESOLVER.RST.AuthRequired; authentication required", Meaning.MESSAGE, None),
     ("general", MAIL, "550 message too large", Meaning.MESSAGE, None),
     ("general", MAIL, "550 5.7.1 your account has been suspended", HOLD, Cause.BLOCKED),
 ]
@@ -203,8 +217,60 @@ def test_an_ordinary_no_is_left_to_code_and_phase(table: str, phase: Phase, said
 
 @pytest.mark.parametrize("table", sorted(TABLES))
 @pytest.mark.parametrize(
+    "address",
+    [
+        "<sendasdenied@clients.example>",
+        "<greylist@clients.example>",
+        '<"relay access denied"@clients.example>',
+        '<"login required"@clients.example>',
+        '"you have exceeded your quota"@clients.example',
+        "[too-many-connections@5.7.57]",
+        "(5.5.3@clients.example)",
+        "rate.limited@blocked.example",
+        "host 198.5.7.57 and 5.7.30.9 and 62.5.1.90 and 10.5.4.5",
+        "'too many connections'",
+    ],
+)
+@pytest.mark.parametrize("phase", [RCPT, DOT])
+def test_what_a_customer_is_called_holds_nobodys_mail(table: str, address: str, phase: Phase) -> None:
+    assert find(Reply(550, "5.1.1", f"{address}: Recipient address rejected: User unknown"), phase, table) is None
+    assert find(Reply(554, "5.7.1", f"Rejected: {address}"), phase, table) is None
+
+
+@pytest.mark.parametrize("table", sorted(TABLES))
+@pytest.mark.parametrize(
+    ("phase", "said"),
+    [
+        (DOT, "552 5.3.4 Your message exceeded Google's message size limits. Please visit https://support.google.com"),
+        (DATA, "552 5.2.3 Your message exceeded the size limit"),
+        (DOT, "552 Your email has exceeded the limit of this server"),
+        (RCPT, "552 5.2.2 Your message could not be delivered, the mailbox has exceeded its quota"),
+        (RCPT, "452 4.2.2 your recipient has exceeded the quota"),
+        (RCPT, "450 4.2.1 <b@c.example>: incoming daily limit exceeded"),
+        (DOT, "552 5.2.2 daily quota exceeded"),
+        (DOT, "554 5.7.1 Spam: the subject is 'You have exceeded your mailbox quota'"),
+        (DOT, '554 5.7.1 forbidden words: "you have reached your limit"'),
+        (RCPT, "452 4.2.2 mailbox of b: relay access denied"),
+    ],
+)
+def test_the_recipients_quota_and_the_messages_size_are_not_the_touchpoints(
+    table: str, phase: Phase, said: str
+) -> None:
+    found = find(reply(said), phase, table)
+    assert found is None or found.cause is None
+
+
+@pytest.mark.parametrize("table", sorted(TABLES))
+@pytest.mark.parametrize(
     "said",
     [
+        "550 Verification failed for <b@c.example> Called: 192.0.2.1 Sent: RCPT TO:<b@c.example>"
+        " Response: 550 relay not permitted",
+        "550 Callout verification failed: 550 Relaying denied",
+        "550 5.1.1 <b@c.example>: Recipient address rejected: unverified address: Relay access denied",
+        "450 4.1.1 <b@c.example>: Recipient address rejected: unverified address:"
+        " host mx.c.example[192.0.2.2] refused to talk to me: 421 too many connections",
+        "550 5.1.1 address lookup failed; 554 5.7.1 Relay access denied",
         "550 5.1.1 <b@c.example>: address rejected: host mx.c.example said: 550 5.7.60 SendAsDenied",
         "450 4.1.1 host mx.c.example[192.0.2.9] said: 421 4.7.0 Too many connections (in reply to MAIL FROM command)",
         "554 5.7.1 the remote server answered: relay access denied",
@@ -225,6 +291,13 @@ def test_every_pattern_is_quick_on_a_long_reply() -> None:
         "said: ",
         "you have exceeded ",
         "a" * 60 + " ",
+        "<a@",
+        '"@',
+        "<",
+        "'a",
+        "1.2.3",
+        "a" * 2_000,
+        "@",
     ]
     begun = time.perf_counter()
     for word in words:
