@@ -117,6 +117,7 @@ class Pool:
         self._backoffs: tuple[int, ...] = ()
         self._probe_again = 0
         self._workers: set[asyncio.Task[None]] = set()
+        self._busy: set[asyncio.Task[object] | None] = set()  # workers that hold a claim, or have asked for one
         self._starts: deque[float] = deque()  # of the last minute, by the loop's clock
         self._not_before: int | None = None
         self._claims = 0
@@ -180,6 +181,7 @@ class Pool:
 
     def _ended(self, worker: asyncio.Task[None]) -> None:
         self._workers.discard(worker)
+        self._busy.discard(worker)
         if not worker.cancelled() and (error := worker.exception()) is not None:
             if isinstance(error, Unavailable):  # the store; the daemon knows it by itself
                 self._come_again(self._now_ms() + _STORE_AWAY_MS)
@@ -322,6 +324,8 @@ class Pool:
         return claimed
 
     def _want(self, link: Link | None) -> Want:
+        me = asyncio.current_task()
+        self._busy.add(me)
         # On a connection that has proven itself and takes DATA with the envelope, `sending` goes into the same commit:
         # the round trips in between are few, and each saved commit is one message a connection less in flight.
         # Not where we sign first: what takes its time, and may fail, comes before `sending`.
@@ -334,6 +338,7 @@ class Pool:
             self._of.touchpoint.pace.per_day,
             self._probe_again,
             self._most_recipients(link),
+            len(self._busy - {me}),
         )
 
     def _most_recipients(self, link: Link | None) -> int:
@@ -359,7 +364,9 @@ class Pool:
     def _count_claim(self, claimed: Claimed | None) -> None:
         if claimed is not None:
             self._claims += 1
-        elif self._of.touchpoint.pace.per_minute is not None and self._starts:
+            return
+        self._busy.discard(asyncio.current_task())
+        if self._of.touchpoint.pace.per_minute is not None and self._starts:
             self._starts.pop()  # there was nothing to send: the token goes back
 
     def _come_again(self, at: int) -> None:

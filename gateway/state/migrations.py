@@ -118,7 +118,7 @@ CREATE TABLE lane (
     touchpoint TEXT PRIMARY KEY, state TEXT NOT NULL, cause TEXT, detail TEXT, since_at INTEGER NOT NULL,
     until_at INTEGER, probes INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
 
--- How many messages a touchpoint handed over in an hour (hours since the epoch): the daily pace is a sum of 24 of them.
+-- How many messages a touchpoint handed over in an hour (hours since the epoch): the daily pace is a sum of 25 of them.
 CREATE TABLE sent (
     touchpoint TEXT NOT NULL, hour INTEGER NOT NULL, messages INTEGER NOT NULL,
     PRIMARY KEY (touchpoint, hour)) WITHOUT ROWID;

@@ -18,7 +18,9 @@ from gateway.state.raw import CHUNK_BYTES, chunk_key
 from gateway.state.rows import as_values, in_parts
 
 _HOUR_MS: Final = 3_600_000
-_DAY_HOURS: Final = 24
+# The hour that runs and the 24 before it: what is handed over late in one hour is still within a day of what is handed
+# over early in the same hour of the next
+_DAY_HOURS: Final = 25
 _WAITING: Final = ", ".join(f"'{state.value}'" for state in sorted(WAITING))
 
 
@@ -78,9 +80,9 @@ class Want:
     lone recipient becomes `sending` in the same commit; for a connection that is up and can have DATA on its way within
     a round trip. Several do not, for the provider may take only some of them: after a crash the copy in its Sent folder
     proves that the attempt left, and only those that it took may be in doubt then.
-    `per_day`: messages that may be handed over in 24 hours. `probe_again`: ms until a lane that is not open may be
-    tried again, if we are never heard of. `recipients`: most of one transaction; 100 is what every server must take
-    (RFC 5321 §4.5.3.1.8).
+    `per_day`: messages that may be handed over in 24 hours; `under_way`: those that others try now, which may be handed
+    over as well. `probe_again`: ms until a lane that is not open may be tried again, if we are never heard of.
+    `recipients`: most of one transaction; 100 is what every server must take (RFC 5321 §4.5.3.1.8).
     """
 
     touchpoint: str
@@ -90,6 +92,7 @@ class Want:
     per_day: int | None = None
     probe_again: int = 5 * 60_000
     recipients: int = 100
+    under_way: int = 0
 
 
 def claim(db: sqlite3.Connection, want: Want, count: int) -> Iterator[Claimed]:
@@ -102,7 +105,7 @@ def claim(db: sqlite3.Connection, want: Want, count: int) -> Iterator[Claimed]:
         count = 1
         lanes.write(db, [lane.put_off(want.now + want.probe_again)])
     if want.per_day is not None:
-        count = min(count, want.per_day - _sent_in_a_day(db, want.touchpoint, want.now))
+        count = min(count, want.per_day - _sent_in_a_day(db, want.touchpoint, want.now) - want.under_way)
     ids, more = _due(db, want, count)
     if not ids:
         return

@@ -233,6 +233,25 @@ def test_a_nudge_puts_another_connection_to_work(store: Store, provider: Scripte
     assert counted(states(store)) == {"delivered": 2, "uncertain": 1}
 
 
+def test_a_days_quota_is_kept_by_all_connections_together(store: Store, provider: ScriptedProvider) -> None:
+    def slow(phase: str, argument: str, session: Session) -> None:
+        if phase == "dot":
+            time.sleep(0.1)  # the others are under way meanwhile
+
+    provider.script = slow
+    for _ in range(12):
+        accept(store)
+
+    async def act(pool: Pool) -> None:
+        pace = {"connections": 4, "per_day": 5}
+        while (await pool.drain(settings(provider, pace=pace))).claims:
+            pass
+
+    play(store, act)
+    assert counted(states(store)) == {"delivered": 5, "queued": 7}
+    assert len(provider.sessions) > 1
+
+
 def test_a_nudge_without_a_drain_does_nothing(store: Store, provider: ScriptedProvider) -> None:
     accept(store)
 

@@ -176,9 +176,17 @@ def test_a_days_quota_is_kept(store: Store) -> None:
     assert claim(store, want) is None
     look = store.read(outbox.outlook, TOUCHPOINT, NOW, 2).result(10)
     assert look.quota_free_at is not None
-    assert NOW < look.quota_free_at <= NOW + 24 * 60 * MINUTE
+    assert NOW + 24 * 60 * MINUTE < look.quota_free_at <= NOW + 25 * 60 * MINUTE
+    assert claim(store, replace(want, now=look.quota_free_at - 1)) is None, "a day is 24 hours, wherever it begins"
     later = replace(want, now=look.quota_free_at)
     assert claim(store, later) is not None
+
+
+def test_what_others_try_at_this_moment_counts_for_the_days_quota(store: Store) -> None:
+    for _ in range(3):
+        accept(store)
+    assert claim(store, replace(WANT, per_day=2, under_way=1)) is not None
+    assert claim(store, replace(WANT, per_day=2, under_way=2)) is None
 
 
 # --- begin and record ------------------------------------------------------------------------------------------------
