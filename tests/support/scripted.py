@@ -115,7 +115,8 @@ class ScriptedProvider:
                 connection, _ = self._server.accept()
             except OSError:
                 return
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # several replies in a row must not wait
+            with contextlib.suppress(OSError):  # gone already
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # replies in a row must not wait
             with self._lock:
                 self._open.add(connection)
                 session = Session(len(self.sessions) + 1)
