@@ -25,7 +25,7 @@ from gateway.state.doubts import Held, Why
 from gateway.state.lifecycle import WAITING, Event, State, move
 from gateway.state.store import Job
 
-STEP_PAGES: Final = 64  # of 8 KiB: half a megabyte, about a millisecond
+STEP_PAGES: Final = 32  # of 16 KiB: half a megabyte, about a millisecond
 _FORMAT: Final = 1
 _CACHE_KIB: Final = 4096  # what the copy keeps in memory before it writes
 _ATTEMPTS: Final = 1000  # by epoch; more than anybody tries a message between two restores

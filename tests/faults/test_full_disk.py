@@ -25,7 +25,7 @@ def test_a_full_disk_is_said_in_one_line_and_everything_goes_on_when_there_is_sp
     address = touchpoint["address"]
     site = Site([{**touchpoint, "smtp": f"smtp://localhost:{free_port()}"}])  # what is accepted stays here for now
     site.add_agent("ana@gateway.example", "secret", ["full"])
-    daemon = make_daemon(site, program=(SABOTAGE, "small:150"))  # 150 pages: a megabyte or so
+    daemon = make_daemon(site, program=(SABOTAGE, "small:150"))  # 150 pages: two megabytes or so
     daemon.start()
     daemon.wait_connected("full")
 

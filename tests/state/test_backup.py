@@ -266,8 +266,8 @@ def test_a_damaged_backup_is_found_out(store: Store, tmp_path: Path, page: int) 
         accept(store)
     file = make_backup(store, tmp_path / "backup.db")
     content = bytearray(file.read_bytes())
-    content[page * 8192 + 100 : page * 8192 + 5000] = b"\xff" * 4900
-    content[page * 8192] ^= page and 0xFF
+    content[page * 16384 + 100 : page * 16384 + 5000] = b"\xff" * 4900
+    content[page * 16384] ^= page and 0xFF
     file.write_bytes(content)
     with pytest.raises(CommandError, match="is damaged") as refused:
         backup.read(file, file)

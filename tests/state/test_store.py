@@ -245,7 +245,7 @@ def test_the_file_is_durable_as_promised(store: Store) -> None:
         names = ("journal_mode", "synchronous", "page_size", "auto_vacuum", "wal_autocheckpoint")
         return [db.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
 
-    assert store.submit(settings, None).result(10) == ["wal", 2, 8192, 2, 0]
+    assert store.submit(settings, None).result(10) == ["wal", 2, 16384, 2, 0]
 
 
 def test_large_bytes_are_staged_in_chunks_and_come_back_whole(store: Store) -> None:
@@ -278,7 +278,7 @@ def test_a_message_that_did_not_fit_gives_its_room_back(tmp_path: Path) -> None:
     async def stage(owner: int, size: int) -> tuple[raw.Chunk, ...]:
         return await raw.stage(opened, owner, bytes(size))
 
-    with closing(Store.open(tmp_path / "gateway.db", tuning=Tuning(max_pages=300))) as opened:  # 2.4 MB
+    with closing(Store.open(tmp_path / "gateway.db", tuning=Tuning(max_pages=150))) as opened:  # 2.4 MB
         for owner in (5, 6, 7):
             with pytest.raises(Unavailable, match="the disk is full"):
                 trio.run(stage, owner, 20 * raw.CHUNK_BYTES)
