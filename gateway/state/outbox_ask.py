@@ -239,7 +239,7 @@ def _touchpoint(db: sqlite3.Connection, id: int) -> tuple[str, ...]:
 def _count_waiting(db: sqlite3.Connection, touchpoint: str) -> int:
     (count,) = db.execute(
         "SELECT count(*) FROM recipient INDEXED BY recipient_open WHERE settled_at IS NULL AND touchpoint = ?"
-        f" AND state IN ({_WAITING})",
+        f" AND next_attempt_at IS NOT NULL AND state IN ({_WAITING})",  # those of messages that are held have none
         (touchpoint,),
     ).fetchone()
     return int(count)

@@ -162,6 +162,15 @@ def test_a_lane_that_is_held_says_what_is_being_sent(store: Store) -> None:
     assert (look.lane.state, look.lane.detail) == (LaneState.HELD, "held by a person")
 
 
+def test_releasing_a_lane_leaves_the_messages_that_are_held(store: Store) -> None:
+    held, free = accept(store), accept(store)
+    ask(store, outbox.hold, held)
+    assert ask(store, outbox.hold, touchpoint=TOUCHPOINT).recipients == 1
+    assert ask(store, outbox.release, touchpoint=TOUCHPOINT).recipients == 1
+    assert claimed(store).id == free
+    assert claim(store) is None
+
+
 def test_releasing_a_lane_opens_one_that_the_provider_shut(store: Store) -> None:
     accept(store)
     shut = lanes.Change(TOUCHPOINT, LaneEvent.HOLD, NOW, "login", "535 no")
