@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from gateway import events
 from gateway.errors import Unavailable
@@ -118,7 +118,7 @@ class Pool:
         self._probe_again = 0
         self._workers: set[asyncio.Task[None]] = set()
         self._busy: set[asyncio.Task[object] | None] = set()  # workers that hold a claim, or have asked for one
-        self._starts: deque[float] = deque()  # of the last minute, by the loop's clock
+        self._starts: deque[float] = deque()  # see `_starts_of`
         self._not_before: int | None = None
         self._claims = 0
         self._told_at = 0
@@ -135,6 +135,7 @@ class Pool:
         links are cut, and what they cut is recorded for what it is. Raises what a fault of ours raised.
         """
         self._settings = settings
+        self._starts = _starts_of.setdefault(self._store, {}).setdefault(settings.touchpoint.id, self._starts)
         policy = settings.policy
         self._backoffs = ladder_ms(policy.delays, policy.spread, self._dice())
         (self._probe_again,) = ladder_ms(policy.probe_delays[:1], 0, 0)
@@ -457,6 +458,10 @@ class Pool:
         assert self._settings is not None
         return self._settings
 
+
+# When a touchpoint's messages of the last minute were begun, by the loop's clock. A minute goes on while a reload puts
+# another pool in the place of this one.
+_starts_of: WeakKeyDictionary[Store, dict[str, deque[float]]] = WeakKeyDictionary()
 
 _pools: WeakSet[Pool] = WeakSet()
 

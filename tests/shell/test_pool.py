@@ -252,6 +252,17 @@ def test_a_days_quota_is_kept_by_all_connections_together(store: Store, provider
     assert len(provider.sessions) > 1
 
 
+def test_a_minute_goes_on_in_the_pool_that_a_reload_makes(store: Store, provider: ScriptedProvider) -> None:
+    for _ in range(5):
+        accept(store)
+    paced = settings(provider, pace={"per_minute": 2})
+    play(store, lambda pool: pool.drain(paced))
+    drained, _ = play(store, lambda pool: pool.drain(paced))
+    assert counted(states(store)) == {"delivered": 2, "queued": 3}
+    assert drained.claims == 0
+    assert 50_000 < drained.not_before - time.time() * 1000 < 61_000
+
+
 def test_a_nudge_without_a_drain_does_nothing(store: Store, provider: ScriptedProvider) -> None:
     accept(store)
 
