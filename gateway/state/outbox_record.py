@@ -95,9 +95,8 @@ def record(db: sqlite3.Connection, attempts: Sequence[Done]) -> None:
             )
         if done.counted:
             sent[done.touchpoint, done.at // _HOUR_MS] += 1
-    recorded: set[tuple[int, int, int]] = set()  # message, recipient, attempt
     for part, statement in in_parts(_recording, rows):
-        recorded.update(db.execute(statement, part).fetchall())
+        db.execute(statement, part)
     if uncertain:
         doubts.begin(db, uncertain, max(done.at for done in attempts))
     if deferred:
@@ -119,13 +118,16 @@ def record(db: sqlite3.Connection, attempts: Sequence[Done]) -> None:
         copies.owe(db, copied)
     if changes := [done.lane for done in attempts if done.lane is not None]:
         lanes.change(db, changes)
-    if notices := [
-        told.notice
-        for done in attempts
-        for told in done.notices
-        if any((done.id, number, done.attempt) in recorded for number in told.recipients)
-    ]:
+    if notices := [told.notice for done in attempts for told in done.notices if _is_recorded(db, done, told)]:
         queues.put_notice(db, notices)
+
+
+def _is_recorded(db: sqlite3.Connection, done: Done, told: Told) -> bool:
+    """Return whether what is told of one of the recipients has come to be: no claim, and no person, was quicker."""
+    rows = db.execute("SELECT number, attempt, state FROM recipient WHERE outbox = ?", (done.id,)).fetchall()
+    stands = {(number, attempt, state) for number, attempt, state in rows}
+    after = {fated.number: move(fated.before, fated.event) for fated in done.fated}
+    return any((number, done.attempt, after.get(number)) in stands for number in told.recipients)
 
 
 def _keep_held(db: sqlite3.Connection, ids: Collection[int]) -> None:
@@ -142,7 +144,6 @@ def _recording(rows: int) -> str:
     return (
         "UPDATE recipient SET state = new.column5, next_attempt_at = new.column6, waited = new.column7,"
         f" reply = new.column8, settled_at = new.column9 FROM {as_values(9, rows)} WHERE {OURS}"
-        " RETURNING outbox, number, attempt"
     )
 
 
