@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import smtplib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -185,16 +186,15 @@ def test_nothing_of_a_message_that_could_not_be_stored_makes_the_next_one_a_repe
     assert len(rig.outbox()) == 1
 
 
-def test_a_large_message_is_hashed_without_holding_the_loop(rig: Rig) -> None:
+def test_a_large_message_does_not_hold_the_loop(rig: Rig) -> None:
     longest = 0.0
 
     async def measure(until: asyncio.Event) -> None:
         nonlocal longest
-        time = asyncio.get_running_loop().time
         while not until.is_set():
-            before = time()
+            before = time.thread_time()  # what this thread itself has worked, however busy the machine is
             await asyncio.sleep(0.002)
-            longest = max(longest, time() - before)
+            longest = max(longest, time.thread_time() - before)
 
     async def begin() -> tuple[asyncio.Event, asyncio.Task[None]]:
         until = asyncio.Event()
@@ -208,7 +208,7 @@ def test_a_large_message_is_hashed_without_holding_the_loop(rig: Rig) -> None:
         await task
 
     rig.run(end)
-    assert longest < 0.5, longest  # far above what a busy machine adds, far below a stall for the whole message
+    assert longest < 0.1, longest  # copying all of it takes a fifth of that
 
 
 def test_a_gateway_that_was_killed_still_knows_what_it_took(make_daemon: Callable[..., Daemon]) -> None:
