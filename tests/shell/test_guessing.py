@@ -230,7 +230,7 @@ def test_parallel_connections_do_not_help_to_guess(rig: Rig) -> None:
 
     def guess(plug: Any) -> None:
         plug.sendall(f"EHLO me\r\nAUTH PLAIN {plain}\r\n".encode())
-        plug.settimeout(4)
+        plug.settimeout(6)
         try:
             assert replies(plug, 2)[1].startswith("535")
             answered.append(time.monotonic() - begun)
@@ -241,7 +241,7 @@ def test_parallel_connections_do_not_help_to_guess(rig: Rig) -> None:
     for thread in threads:
         thread.start()
     client = rig.login("ben@example.com")  # meanwhile a colleague comes in without waiting
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < 10
     assert client.noop()[0] == 250
     assert client.login is not None
     for thread in threads:
