@@ -51,7 +51,8 @@ class Doubted(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What one look saw. `attempts`: by queue id. `latest_at` (ms): of the youngest attempt that was seen, 0 for none.
+    """What one look saw. `attempts`: by queue id. `latest_at` (ms): of the youngest attempt that was seen, 0 for none;
+    what is dated later than `now` was dated by a wrong clock, ours or another gateway's, and is later than nothing.
 
     `complete`: everything was looked at that could be the copy. `merged`: messages of which a copy is there at a
     provider that keeps one of each Message-ID: Gmail files no second one, and lets a client's copy take the place of
@@ -64,12 +65,12 @@ class Sight:
     merged: frozenset[int] = frozenset()
 
     @classmethod
-    def of(cls, seen: Iterable[Trace], complete: bool) -> Sight:
+    def of(cls, seen: Iterable[Trace], complete: bool, now: int | None = None) -> Sight:
         attempts: dict[int, set[int]] = {}
         latest_at = 0
         for trace in seen:
             attempts.setdefault(trace.queue_id, set()).add(trace.attempt)
-            if trace.at is not None:
+            if trace.at is not None and (now is None or to_ms(trace.at) <= now):
                 latest_at = max(latest_at, to_ms(trace.at))
         return cls({id: frozenset(numbers) for id, numbers in attempts.items()}, latest_at, complete)
 

@@ -170,7 +170,7 @@ class Witness:
         return {one.outbox: whole if asked.get(one.outbox, True) else part for one in due}
 
     def _sight(self, complete: bool) -> evidence.Sight:
-        return evidence.Sight.of((trace for found in self._seen.values() for trace in found), complete)
+        return evidence.Sight.of((trace for found in self._seen.values() for trace in found), complete, _now_ms())
 
     async def _look_since(self, session: Session, oldest: datetime, day: date) -> bool:
         """Read the headers of what lies there since then, and of the last whatever their dates; return whether these

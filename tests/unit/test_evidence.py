@@ -31,7 +31,7 @@ class Doubt:
 def sight(*seen: tuple[int, int, int], complete: bool = True) -> Sight:
     """(queue id, attempt, seconds after the attempt in doubt)"""
     dates = [Trace(id, attempt, datetime.fromtimestamp(NOW / 1000 + after, UTC)) for id, attempt, after in seen]
-    return Sight.of(dates, complete)
+    return Sight.of(dates, complete, NOW + HOUR)
 
 
 LATER = (ID + 1, 1, 30)
@@ -70,6 +70,14 @@ def test_without_a_later_message_in_sight_absence_is_not_counted(seen: Sight) ->
         verdict = judge(doubt, seen, NOW + HOUR, True)
         assert isinstance(verdict, Open)
         assert (verdict.absent, verdict.because) == (False, "nothing later")
+
+
+def test_a_copy_that_a_wrong_clock_has_dated_ahead_is_no_later_message() -> None:
+    """It may have been there before the attempt, and then it does not show that copies come today."""
+    ahead = sight((ID + 1, 1, 2 * 3600))
+    verdict = judge(Doubt(absent_at=NOW), ahead, NOW + HOUR, True)
+    assert isinstance(verdict, Open)
+    assert (verdict.absent, verdict.because) == (False, "nothing later")
 
 
 def test_where_not_everything_was_seen_absence_is_not_counted() -> None:
