@@ -19,6 +19,9 @@ _DAY_MS: Final = 24 * _HOUR_MS
 
 # Two looks that see nothing have to be so far apart: providers file copies late now and then
 APART_MS: Final = 5 * _MINUTE_MS
+# So long a server may think about the final dot (RFC 5321 §4.5.3.2.6). It goes on when we are killed and our link is
+# gone, takes the message in the end, and files its copy then
+THINKING_MS: Final = 10 * _MINUTE_MS
 # When to look, by the age of the attempt; then hourly until it is five days old, as long as mail is tried, then daily
 LOOKS_MS: Final = (_MINUTE_MS, 5 * _MINUTE_MS, 15 * _MINUTE_MS, _HOUR_MS)
 HOURLY_MS: Final = _HOUR_MS
@@ -102,7 +105,7 @@ def judge(doubt: Doubted, sight: Sight, now: int, provider_files: bool) -> Settl
 
     Absence counts where the provider keeps copies, after two looks at least five minutes apart, each with a later
     message of the same touchpoint in sight: so the folder is the right one, its traces can be read, and what was sent
-    since has come there.
+    since has come there. The second look waits until the provider cannot be thinking about the message any more.
     """
     if is_sent(doubt, sight):
         if doubt.why == "uncertain" or doubt.recipients_of_message == 1:
@@ -117,9 +120,12 @@ def judge(doubt: Doubted, sight: Sight, now: int, provider_files: bool) -> Settl
         return Open(False, _next_look(doubt.tried_at, now), "not all seen")
     if sight.latest_at <= doubt.tried_at:
         return Open(False, _next_look(doubt.tried_at, now), "nothing later")
-    if doubt.absent_at is not None and now - doubt.absent_at >= APART_MS:
+    certain_at = (now if doubt.absent_at is None else doubt.absent_at) + APART_MS
+    if doubt.why == "uncertain":
+        certain_at = max(certain_at, doubt.tried_at + THINKING_MS)
+    if doubt.absent_at is not None and now >= certain_at:
         return Settled(sent=False)
-    return Open(True, (now if doubt.absent_at is None else doubt.absent_at) + APART_MS, "no copy")
+    return Open(True, certain_at, "no copy")
 
 
 def _next_look(tried_at: int, now: int) -> int:

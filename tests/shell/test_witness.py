@@ -39,6 +39,7 @@ APPEND = 'sent_copy = "append"'
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Minutes are tenths of a second."""
     monkeypatch.setattr(evidence, "APART_MS", 300)
+    monkeypatch.setattr(evidence, "THINKING_MS", 300)
     monkeypatch.setattr(evidence, "LOOKS_MS", ())
     monkeypatch.setattr(evidence, "HOURLY_MS", 100)
     monkeypatch.setattr(witness, "PATIENCE_MS", 0)

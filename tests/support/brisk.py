@@ -46,6 +46,7 @@ def quicken() -> None:
     scale = 60_000 // MINUTE_MS
     _set(doubts, "FIRST_LOOK_MS", doubts.FIRST_LOOK_MS // scale)
     _set(evidence, "APART_MS", evidence.APART_MS // scale)
+    _set(evidence, "THINKING_MS", evidence.THINKING_MS // scale)
     _set(evidence, "LOOKS_MS", tuple(look // scale for look in evidence.LOOKS_MS))
     _set(evidence, "HOURLY_MS", 4_000)
     _set(sentbox, "BREATH", 0.3)

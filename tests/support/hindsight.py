@@ -26,6 +26,7 @@ def foresee() -> None:
     hasten(chores=0.5)
     for module, name in (
         (evidence, "APART_MS"),
+        (evidence, "THINKING_MS"),
         (evidence, "HOURLY_MS"),
         (doubts, "FIRST_LOOK_MS"),
         (witness, "PATIENCE_MS"),

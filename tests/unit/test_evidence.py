@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gateway.inbound.evidence import APART_MS, Open, Settled, Sight, judge
+from gateway.inbound.evidence import THINKING_MS, Open, Settled, Sight, judge
 from gateway.mime.trace import Trace
 from gateway.model import read_id, to_ms
 
@@ -42,22 +42,31 @@ def test_a_copy_of_this_very_attempt_settles_it(provider_files: bool) -> None:
     assert judge(Doubt(), sight((ID, 2, 0)), NOW + MINUTE, provider_files) == Settled(sent=True)
     late = replace(Doubt(), absent_at=NOW + MINUTE)  # between the two looks the copy has come
     assert judge(late, sight(LATER, (ID, 2, 0)), NOW + HOUR, provider_files) == Settled(sent=True)
-    undated = Sight.of([Trace(ID, 2, None)], False)
+    undated = Sight.of([Trace(ID, 2, None)], False, NOW)
     assert judge(Doubt(), undated, NOW + MINUTE, provider_files) == Settled(sent=True)
 
 
 def test_a_copy_of_another_attempt_at_the_same_message_is_none() -> None:
     """A greylisted second recipient: the first one's attempt has left its copy, with the same Message-ID."""
     verdict = judge(Doubt(attempt=2), sight((ID, 1, -60), (ID, 3, 60)), NOW + MINUTE, True)
-    assert verdict == Open(True, NOW + MINUTE + APART_MS, "no copy")
+    assert verdict == Open(True, NOW + THINKING_MS, "no copy")
 
 
 def test_absence_takes_two_looks_five_minutes_apart() -> None:
+    first = judge(Doubt(), sight(LATER), NOW + 8 * MINUTE, True)
+    assert first == Open(True, NOW + 13 * MINUTE, "no copy")
+    seen_once = Doubt(absent_at=NOW + 8 * MINUTE)
+    assert judge(seen_once, sight(LATER), NOW + 13 * MINUTE - 1, True) == Open(True, NOW + 13 * MINUTE, "no copy")
+    assert judge(seen_once, sight(LATER), NOW + 13 * MINUTE, True) == Settled(sent=False)
+
+
+def test_a_message_is_not_absent_while_the_provider_may_still_think_about_it() -> None:
+    """We were killed behind the dot, and a scanner takes its time: what it takes in the end must not be sent again."""
     first = judge(Doubt(), sight(LATER), NOW + MINUTE, True)
-    assert first == Open(True, NOW + 6 * MINUTE, "no copy")
+    assert first == Open(True, NOW + 10 * MINUTE, "no copy")
     seen_once = Doubt(absent_at=NOW + MINUTE)
-    assert judge(seen_once, sight(LATER), NOW + 6 * MINUTE - 1, True) == Open(True, NOW + 6 * MINUTE, "no copy")
-    assert judge(seen_once, sight(LATER), NOW + 6 * MINUTE, True) == Settled(sent=False)
+    assert judge(seen_once, sight(LATER), NOW + 7 * MINUTE, True) == Open(True, NOW + 10 * MINUTE, "no copy")
+    assert judge(seen_once, sight(LATER), NOW + 10 * MINUTE, True) == Settled(sent=False)
 
 
 @pytest.mark.parametrize(
