@@ -8,8 +8,10 @@ fails, for a full disk must not be kept full by what it refused; the store sweep
 from __future__ import annotations
 
 import sqlite3
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from gateway.errors import Unavailable
@@ -18,8 +20,10 @@ from gateway.state.rows import insert_many
 
 if TYPE_CHECKING:
     from gateway.state.store import Store
+    from gateway.state.ticket import Ticket
 
 CHUNK_BYTES: Final = 256 * 1024
+_AHEAD: Final = 2  # chunks of one message that may wait for the writer: it begins the next commit with one at hand
 _SHIFT: Final = 16  # 65,536 chunks of 256 KiB: 16 GiB for one message
 
 _ORPHANS: Final = (
@@ -43,10 +47,15 @@ async def stage(store: Store, owner: int, raw: bytes) -> tuple[Chunk, ...]:
     """
     last = max(0, (len(raw) - 1) // CHUNK_BYTES)
     rest = ((chunk_key(owner, last), raw[last * CHUNK_BYTES :]),)
+    waiting: deque[Ticket[None]] = deque()
     try:
         for number in range(last):
             part = raw[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
-            await store.submit(_insert_ahead, (chunk_key(owner, number), part))
+            waiting.append(store.submit(_ahead, (chunk_key(owner, number), part)))
+            if len(waiting) == _AHEAD:
+                await waiting.popleft()
+        for ticket in waiting:
+            await ticket
     except BaseException:
         abandon(store, rest)
         raise
@@ -61,7 +70,7 @@ def abandon(store: Store, staged: tuple[Chunk, ...]) -> None:
     ((key, _),) = staged
     if key != chunk_key(key >> _SHIFT, 0):
         with suppress(Unavailable):  # closed: the next start sweeps
-            store.submit(_give_back, key >> _SHIFT)
+            store.submit(_ahead, (key, None))
 
 
 class Stage:
@@ -85,7 +94,7 @@ class Stage:
                 whole = (chunk_key(self._owner, self._number), bytes(self._filled))
                 self._filled.clear()
                 self._number += 1  # first: when the wait is given up, the chunk may be there all the same
-                await self._store.submit(_insert_ahead, whole)
+                await self._store.submit(_ahead, whole)
             taken = view[: CHUNK_BYTES - len(self._filled)]
             self._filled += taken
             view = view[len(taken) :]
@@ -103,12 +112,24 @@ class Stage:
         return chunk_key(self._owner, self._number), bytes(self._filled)
 
 
-def _give_back(db: sqlite3.Connection, owners: Sequence[int]) -> Sequence[None]:
+def _ahead(db: sqlite3.Connection, items: Sequence[tuple[int, bytes | None]]) -> Sequence[None]:
+    """Operation: write chunks ahead of their owner, or give back all of an owner's where None stands for the bytes.
+
+    One operation for both, so that what is given back stays behind what still waited to be written.
+    """
+    for is_given_back, group in groupby(items, lambda item: item[1] is None):
+        if is_given_back:
+            _give_back(db, [key >> _SHIFT for key, _ in group])
+        else:
+            _insert_ahead(db, [(key, part) for key, part in group if part is not None])
+    return [None] * len(items)
+
+
+def _give_back(db: sqlite3.Connection, owners: Sequence[int]) -> None:
     for owner in owners:
         if db.execute(_IS_ORPHAN, (owner,)).fetchone():
             _delete(db, owner)
             db.execute("DELETE FROM staged WHERE owner = ?", (owner,))
-    return [None] * len(owners)
 
 
 def insert(db: sqlite3.Connection, chunks: Sequence[Chunk]) -> Sequence[None]:
@@ -117,10 +138,10 @@ def insert(db: sqlite3.Connection, chunks: Sequence[Chunk]) -> Sequence[None]:
     return [None] * len(chunks)
 
 
-def _insert_ahead(db: sqlite3.Connection, chunks: Sequence[Chunk]) -> Sequence[None]:
+def _insert_ahead(db: sqlite3.Connection, chunks: Sequence[Chunk]) -> None:
     owners = {(key >> _SHIFT,) for key, _ in chunks}
     db.executemany("INSERT OR IGNORE INTO staged (owner) VALUES (?)", owners)
-    return insert(db, chunks)
+    insert(db, chunks)
 
 
 def rekey(db: sqlite3.Connection, staged: int, owner: int, chunks: Sequence[Chunk]) -> None:

@@ -288,6 +288,20 @@ def test_a_message_that_did_not_fit_gives_its_room_back(tmp_path: Path) -> None:
         assert [key >> 16 for key in opened.read(keys).result(10)] == [9] * 6
 
 
+def test_what_is_given_up_leaves_nothing_behind_although_more_of_it_still_waited(store: Store) -> None:
+    async def give_up() -> None:
+        gate = Gate(store)
+        raw.abandon(store, ((raw.chunk_key(5, 1), b""),))  # somebody else's, ahead of ours in the same gathering
+        with trio.move_on_after(0) as scope:
+            await raw.stage(store, 6, bytes(4 * raw.CHUNK_BYTES))
+        assert scope.cancelled_caught
+        gate.open()
+        await store.submit(put, (raw.chunk_key(7, 0), b"x"))
+
+    trio.run(give_up)
+    assert store.read(keys).result(10) == [raw.chunk_key(7, 0)]
+
+
 def test_another_program_that_holds_the_file_is_weather(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *args, **keys: connect(*args, **{**keys, "timeout": 0.1}))
