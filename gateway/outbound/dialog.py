@@ -47,6 +47,7 @@ MOST_RECIPIENTS: Final = 1000
 _MOST_ERRORS: Final = 20  # 5yz replies in one connection
 _MOST_FAILED_LOGINS: Final = 3
 _MOST_IDLE_COMMANDS: Final = 100  # NOOP, RSET, VRFY … without a message in between
+_MOST_IN_A_ROW: Final = 40  # commands of a pipeline, 20 µs each at worst, before the other connections have their turn
 _MOST_RCPT: Final = 10 * MOST_RECIPIENTS  # commands of one message: those that are put off, and one address many times
 # Octets of a message known to be too large that we read before we hang up: a client that listens only when it has sent
 # everything would hear of a broken connection, and try again
@@ -164,7 +165,7 @@ class Dialog(SMTP):
         self._replies: list[bytes] = []
         self.is_connected = False  # stays True from then on
         self._is_finished = self._is_over = self._has_left = False
-        self._errors = self._failed_logins = self._idle_commands = 0
+        self._errors = self._failed_logins = self._idle_commands = self._in_a_row = 0
         self._doing = _Doing.WORKING
         self._since = self._connected_at = self._message_at = loop.time()
         self._received = 0  # octets of the message being read
@@ -258,9 +259,16 @@ class Dialog(SMTP):
 
     async def _read_line(self) -> bytes | None:
         """Return one line with its end, or None when the client has closed or sends what is no line at all."""
+        self._in_a_row += 1
+        if self._in_a_row >= _MOST_IN_A_ROW:
+            # Nothing else on the way to the next command gives way, and a client may send faster than we obey
+            await self._flush()
+            await asyncio.sleep(0)
         self._doing, self._since = _Doing.WAITING, self.loop.time()
         if not self._reader.has_line:
             await self._flush()
+        if self._is_finished:  # we have hung up in the meantime: what comes now was not heard
+            return None
         try:
             return await self._reader.readuntil(b"\n")
         except asyncio.IncompleteReadError:
@@ -279,6 +287,7 @@ class Dialog(SMTP):
             await self._flush()
 
     async def _flush(self) -> None:
+        self._in_a_row = 0
         if self._replies and not self._is_finished:
             if self.transport is None:  # uvloop raises RuntimeError for it, which would look like a bug of ours
                 raise ConnectionResetError

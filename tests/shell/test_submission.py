@@ -447,6 +447,26 @@ def test_a_pipeline_is_answered_in_order_and_goes_on_behind_the_dot(rig: Rig) ->
     assert [len(message["recipients"]) for message in rig.outbox()] == [2, 1]
 
 
+def test_a_long_pipeline_lets_the_other_connections_have_their_turn(rig: Rig) -> None:
+    plug = logged_in(rig)
+    (dialog,) = rig.server._dialogs
+    commands, steps = 3_000, [0]
+    done = threading.Event()
+
+    def look() -> None:  # once in every turn of the loop
+        steps.append(dialog.envelope.rcpt_commands)
+        if steps[-1] < commands:
+            asyncio.get_running_loop().call_soon(look)
+        else:
+            done.set()
+
+    rig.call(look)
+    text = "MAIL FROM:<ana@example.com>\r\n" + "RCPT TO:<kim@clients.example>\r\n" * commands
+    assert {reply[:3] for reply in talk(plug, text, 1 + commands)} == {"250"}
+    assert done.wait(20)
+    assert max(now - before for before, now in itertools.pairwise(steps)) <= 60
+
+
 def test_every_reply_carries_an_enhanced_code(rig: Rig) -> None:
     plug = rig.plug()
     commands = [
