@@ -24,7 +24,7 @@ PROBES: Final = (0.5, 1.0, 1.5)
 QUOTA_SECONDS: Final = 1.5
 DOT_SECONDS: Final = 3.0
 COMMAND_SECONDS: Final = 1.5
-MINUTE_MS: Final = 1000  # of the evidence: it looks when an attempt is 1, 5, 15 … seconds old
+MINUTE_MS: Final = 500  # of the evidence: it looks when an attempt is 0.5, 2.5, 7.5 … seconds old
 
 
 def quicken() -> None:

@@ -23,7 +23,7 @@ import tomlkit
 from argon2 import PasswordHasher
 
 from gateway import control_client
-from tests.support.ports import free_port
+from tests.support.ports import free_port, give_back
 from tests.support.process import Process
 from tests.support.waiting import wait_until
 
@@ -185,7 +185,9 @@ class Daemon:
             self._process.kill()
         if self._notify is not None:
             self._notify.close()
-        shutil.rmtree(self.home, ignore_errors=True)
+        if self.home.exists():
+            shutil.rmtree(self.home, ignore_errors=True)
+            give_back(self.submission_port)
 
     # --- asking ------------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tests.support.letters import message_id
-from tests.support.ports import free_port
+from tests.support.ports import free_port, give_back
 
 _TRACE: Final = re.compile(rb"\(mail-gateway\)\s+id\s+([0-9a-z]+)\.(\d+)\s*;")
 _LONGEST: Final = 64 * 1024 * 1024
@@ -238,6 +238,7 @@ class MoodyProvider:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
+        give_back(self.port)
 
     def entries(self) -> list[Entry]:
         return list(self.ledger.entries)

@@ -11,7 +11,7 @@ _given: set[int] = set()  # finds its port free when it is started again
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on and that this process has not given out before.
+    """Return a loopback port that nobody listens on and that this process has not given out, or has got back.
 
     Parallel test processes draw from separate stretches: between this answer and the server's bind the port is
     unguarded.
@@ -30,3 +30,8 @@ def free_port() -> int:
         _given.add(port)
         return port
     raise RuntimeError("no free loopback port")
+
+
+def give_back(port: int) -> None:
+    """Nobody will listen on this port again, until it is given out once more."""
+    _given.discard(port)
