@@ -226,12 +226,17 @@ async def _outbox_retry(desk: Desk, args: Args) -> Any:
     asking = await _asking(desk, args)
     retried = await desk.store.submit(outbox.retry, asking)
     _ring(desk, retried)
-    if asking.id is not None and not retried.recipients:
+    if asking.id is not None:
         found = await _outbox_show(desk, args)
         if found["held"]:
             raise CommandError(
                 f"{args['id']} is held ({found['cause']}); it is tried after: mail-gateway outbox release {found['id']}"
             )
+        if any(one["state"] == "held" and one["next_attempt_at"] is None for one in found["recipients"]):
+            raise CommandError(
+                f"{args['id']}: not the message is held, but all of {found['touchpoint']}: {found['cause']}"
+            )
+    if asking.id is not None and not retried.recipients:
         raise CommandError(
             f"{args['id']}: no recipient waits for another attempt; `mail-gateway outbox show` tells why"
         )
