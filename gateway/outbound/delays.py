@@ -70,7 +70,9 @@ async def tell(store: Store, config: Config, now: datetime) -> int:
 def _stopped(config: Config) -> Callable[[str], str | None]:
     def why(id: str) -> str | None:
         touchpoint = config.touchpoints.get(id)
-        return None if touchpoint is not None and touchpoint.active else "the touchpoint is not active"
+        if touchpoint is None or not touchpoint.active:
+            return "the touchpoint is not active"
+        return None if touchpoint.is_outbound else "the touchpoint is inbound only"
 
     return why
 

@@ -21,6 +21,8 @@ MARK: Final = "delayed"
 ALONE: Final = 3  # messages of one agent and touchpoint that have a notice each; more are told together
 LISTED: Final = 20  # of those that are told together
 _HEAD_BYTES: Final = 64 * 1024
+# Of what is uncertain it cannot be said that it has not left, nor that it is still tried
+_LATE: Final = "settled_at IS NULL AND state != 'uncertain'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ def look(db: sqlite3.Connection, before: int, stopped: Stopped = lambda touchpoi
         " accepted_at, conversation, envid, row_number() OVER (each ORDER BY id) AS place FROM outbox"
         " WHERE id IN (SELECT outbox FROM recipient INDEXED BY recipient_open WHERE settled_at IS NULL"
         " AND outbox > ? AND outbox <= ?) AND kind = 'reply' AND return_path != ''"
-        " AND EXISTS (SELECT 1 FROM recipient WHERE recipient.outbox = outbox.id AND settled_at IS NULL"
+        f" AND EXISTS (SELECT 1 FROM recipient WHERE recipient.outbox = outbox.id AND {_LATE}"
         " AND (notify IS NULL OR notify & ?)) WINDOW each AS (PARTITION BY touchpoint, agent)) WHERE place <= ?"
         " ORDER BY touchpoint, agent, place",
         (told, mark, int(Notify.DELAY), LISTED),
@@ -108,7 +110,7 @@ def _late(db: sqlite3.Connection, row: tuple[Any, ...], stopped: Stopped | None)
     recipients = [
         Waiting(address, "", "", orcpt or "")
         for address, orcpt in db.execute(
-            "SELECT address, orcpt FROM recipient WHERE outbox = ? AND settled_at IS NULL"
+            f"SELECT address, orcpt FROM recipient WHERE outbox = ? AND {_LATE}"
             " AND (notify IS NULL OR notify & ?) ORDER BY number LIMIT ?",
             (id, int(Notify.DELAY), 100),
         )

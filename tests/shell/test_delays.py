@@ -134,6 +134,16 @@ async def test_what_has_left_or_failed_is_not_late(store: Store, config: Config)
     assert store.read(marks.get, delay_state.MARK).result(5) is None  # an idle gateway does not write
 
 
+async def test_of_what_may_have_left_nobody_says_that_it_has_not(store: Store, config: Config) -> None:
+    accept(store)
+    end(store, Event.INTERRUPTED)
+    accept(store, "b@x.example", "c@x.example")
+    end(store, Event.INTERRUPTED, Event.PUT_OFF)
+    assert await delays.tell(store, config, NOW + timedelta(hours=5)) == 1
+    told = read_report(raw_of(store, notices(store)[0])).recipients
+    assert [one.address for one in told] == ["c@x.example"]
+
+
 async def test_only_the_recipients_that_wait_are_named(store: Store, config: Config) -> None:
     never = Wish(Notify(0))
     accept(
