@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -350,11 +351,12 @@ def _from_prose(lines: Sequence[str], general: Told, strangers: set[str]) -> lis
         if "@" not in line:
             continue
         words = line.translate(_APART).split()
-        for word in words:
+        letters = sum(map(len, words))
+        stands_out = not line.lstrip().startswith(("Received", "Reporting-MTA"))
+        for word, times in Counter(words).items():
             if address := _plain_address(word):
                 key = address.lower()
-                beside = sum(map(len, words)) - len(word) * words.count(word)
-                is_alone = beside <= _SHORT and not line.lstrip().startswith(("Received", "Reporting-MTA"))
+                is_alone = stands_out and letters - len(word) * times <= _SHORT
                 if key in strangers or _NOBODY.match(key) or (key in found and (found[key][2] or not is_alone)):
                     continue
                 found[key] = (number, address, is_alone)
