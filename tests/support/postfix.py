@@ -111,6 +111,8 @@ class Postfix:
         for source, name in ((pair.certificate, "cert.pem"), (pair.private_key, "key.pem")):
             shutil.copyfile(source, self._config / name)
         self.log = self._home / "postfix.log"
+        self.log.touch()
+        self.log.chmod(0o666)  # a start after a hard stop tidies its queue as another user, who may have to complain
         self._main = _MAIN.format(
             home=self._home,
             queue=self._home / "queue",
@@ -188,7 +190,8 @@ class Postfix:
         """Whether everything that was accepted has been delivered or bounced."""
         queue = self._home / "queue"
         names = ("incoming", "active", "deferred", "maildrop")
-        output = self._run("find", *(str(queue / name) for name in names), "-type", "f", check=False)
+        # A file that a hard stop left half written cannot be executed, and is nobody's mail
+        output = self._run("find", *(str(queue / name) for name in names), "-type", "f", "-perm", "-u=x", check=False)
         return not output.strip()
 
     def log_tail(self, lines: int = 30) -> str:
