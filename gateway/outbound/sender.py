@@ -25,6 +25,14 @@ SIGNED_TYPES: Final = frozenset(
 )
 _LABEL: Final = "[A-Za-z0-9\u00a0-\U0010ffff-]+"
 _ADDRESS: Final = re.compile(rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~.-]+@{_LABEL}(?:\.{_LABEL})*\Z")
+# What From may look like once quoted strings and comments are out of the way: a name and one address in angle brackets,
+# or an address alone. Readers do not agree on `<a@x> <b@y>`, `a@x b@y` or `<a@x>@y`: what one of them shows as the
+# author would not be what was checked here.
+_ASIDE: Final = re.compile(rb'\\.|"(?:[^"\\]|\\.)*+"|\((?:[^()\\]|\\.)*+\)', re.DOTALL)
+_ONE_AUTHOR: Final = re.compile(
+    rb'(?:[^<>()"]*+<\s*+[^<>()"@,;]++@[^<>()"@,;]++>|(?:[^<>()"@:]*+:)?\s*+[^<>()"@,;\s\1]++\s*+@\s*+[^<>()"@,;\s\1]++)'
+    rb"\s*+[,;]?\s*+\Z"
+)
 _NAMED: Final = 6  # touchpoints that a refusal names before it says "…": a reply line has 512 octets
 
 
@@ -74,10 +82,19 @@ def read_author(facts: HeaderFacts) -> str | Refusal:
     address = authors[0].address
     if not _ADDRESS.match(address):
         return Refusal("550 5.6.0 the address in From cannot be understood")
+    value = facts.raw_value("from")
+    if b'"' in value or b"(" in value:
+        value = _ASIDE.sub(_blot_out, value)
+    if _ONE_AUTHOR.match(value) is None:
+        return Refusal("550 5.6.0 From must name exactly one address, after the name and in angle brackets")
     try:
         return in_ascii(address)
     except Malformed:
         return Refusal("550 5.6.0 the domain in From cannot be understood")
+
+
+def _blot_out(aside: re.Match[bytes]) -> bytes:
+    return b" " if aside[0][:1] == b"(" else b"\1"  # a quoted string may be a name, and nothing else here
 
 
 def is_own(login: str, author: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -175,6 +176,60 @@ def test_an_unclear_author_is_refused(lines: tuple[str, ...], words: str) -> Non
     assert isinstance(author, Refusal)
     assert author.reply.startswith("550 5.6.0 ")
     assert words in author.reply
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "<support@example.com> <kim@bank.example>",
+        "<support@example.com> kim@bank.example",
+        "support@example.com kim@bank.example",
+        "kim@bank.example support@example.com",
+        "<kim@bank.example>support@example.com",
+        "<support@example.com>@bank.example",
+        "<support@example.com>.kim@bank.example",
+        "<@bank.example:support@example.com>",
+        '"support@example.com" <>',
+        "<>support@example.com",
+        'x"support@example.com',
+        '"sup"port@example.com',
+        "sup port@example.com",
+        "<support@example.com",
+        "<support@example.com> (unended",
+        '"a <kim@bank.example> <support@example.com>',
+        '\\"<kim@bank.example>\\" <support@example.com>',
+    ],
+)
+def test_what_two_readers_take_for_two_authors_is_refused(value: str) -> None:
+    """One of them would show an address that nobody has looked at."""
+    author = read_author(facts(f"From: {value}"))
+    assert isinstance(author, Refusal)
+    assert author.reply.startswith("550 5.6.0 ")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "kim@bank.example <support@example.com>",
+        '"<kim@bank.example>" <support@example.com>',
+        '"a \\" b" (c \\) d) <support@example.com> (e)',
+        "(support) support@example.com",
+        "team: support@example.com;",
+        "=?utf-8?q?K=C3=B6ln?= <support@example.com>",
+        "K\xf6ln <support@example.com>",
+        "support@example.com,",
+        "\t<support@example.com>\t",
+    ],
+)
+def test_a_name_may_read_as_it_likes(value: str) -> None:
+    assert read_author(facts(f"From: {value}")) == "support@example.com"
+
+
+def test_an_author_is_read_in_time_whatever_there_is() -> None:
+    begun = time.process_time()
+    for odd in (" ", '"', '\\"', "(", "(\\(", "<", "a@", "a ", "x:", "\\", "a<  ", "<a@"):
+        read_author(facts("From: " + odd * (60_000 // len(odd)) + "x"))
+    assert time.process_time() - begun < 0.5
 
 
 @pytest.mark.parametrize(
