@@ -224,7 +224,7 @@ def test_a_touchpoint_that_may_not_use_its_address_is_held_and_bounces_nothing(
     ids = [rig.accept(TEAM, CUSTOMER, return_path="nobody@support.example") for _ in range(5)]
     wait_until(lambda: not rig.lane(TEAM).is_open, "the lane is held", state=rig.show)
     assert rig.lane(TEAM).cause == "permission"
-    assert [alarm.key for alarm in rig.health.alarms()] == ["outbound"]
+    wait_until(lambda: [alarm.key for alarm in rig.health.alarms()] == ["outbound"], "an alarm", state=rig.show)
     assert rig.notices() == []
     assert set(rig.states()) == {"held"}
 
