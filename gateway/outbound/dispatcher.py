@@ -26,7 +26,7 @@ from gateway.outbound.outcome import Cause, Trouble
 from gateway.outbound.pool import Connected, Drained, Pool, Sent, Told
 from gateway.outbound.relay import Timeouts
 from gateway.outbound.schedule import RetryPolicy
-from gateway.state import lanes, outbox
+from gateway.state import lanes, outbox, outbox_clock
 from gateway.state.lanes import Lane
 from gateway.state.lifecycle import PERSON, LaneEvent, LaneState
 from gateway.state.outbox import Outlook
@@ -37,6 +37,7 @@ _HELD_UP_SECONDS: Final = 0.1  # between two looks at a lane that may not be use
 _NUDGE_SECONDS: Final = 0.02  # at most fifty a second while the pool is at work; it takes more by itself
 _BREATH_MS: Final = 1_000  # after a drain that found nothing to do although something seemed due
 _STORE_SECONDS: Final = 5.0
+_SET_BACK_MS: Final = 60_000  # by less a clock is corrected all the time, and waits grow by no more
 _ALARMING_PROBES: Final = 3  # pauses in a row; a throttle or two is how providers talk
 
 
@@ -93,6 +94,7 @@ class _Dispatcher:
         self._policy = policy
         self._pool = pool
         self._not_before: int | None = None
+        self._clocks = (trio.current_time(), _now_ms())  # of the last turn: the one that nobody sets, and the other
 
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
         await self._begin()
@@ -112,12 +114,26 @@ class _Dispatcher:
         """What an earlier task of this touchpoint left; and whatever it waited for, we were started to try."""
         now = _now_ms()
         await self._store.submit(outbox.recover_lane, (self._id, now))
+        if await self._store.read(outbox_clock.has_been_set_back, self._id, now):
+            await self._mend_times(now)
         await self._store.submit(lanes.try_now, (self._id, now))
         if not self._touchpoint.is_inbound:
             self._health.set_state(self._id, "idle", connected=True)
 
+    async def _mend_times(self, now: int) -> None:
+        count = await self._store.submit(outbox_clock.set_back, (self._id, now))
+        await self._store.submit(lanes.try_now, (self._id, now))
+        self._not_before = None
+        events.warn("clock-set-back", touchpoint=self._id, recipients=count)
+
+    def _is_clock_set_back(self, now: int) -> bool:
+        (before, then), self._clocks = self._clocks, (trio.current_time(), now)
+        return now + _SET_BACK_MS < then + (self._clocks[0] - before) * 1000
+
     async def _turn(self) -> None:
         now = _now_ms()
+        if self._is_clock_set_back(now):
+            await self._mend_times(now)
         look = await self._store.read(outbox.outlook, self._id, now, self._touchpoint.pace.per_day)
         self._report(look)
         wake_at = next_look(look, self._not_before)

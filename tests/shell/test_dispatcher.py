@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 import trio
+import trio.testing
 
 from gateway.bridge import Bridge, open_bridge
 from gateway.config import Config, Touchpoint
@@ -262,6 +264,55 @@ async def test_a_temporary_no_is_tried_again_and_counted(rig: Rig, provider: Scr
     assert message["recipients"][0]["attempts"] == 3
     assert f"id {show_id(id)}.3;".encode() in provider.taken[0].raw
     assert (await rig.lane()).is_open
+
+
+@pytest.fixture
+def ahead(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
+    """Puts our clock ahead by so much."""
+    right = time.time_ns
+
+    def put(by: timedelta) -> None:
+        monkeypatch.setattr(time, "time_ns", lambda: right() + round(by.total_seconds()) * 1_000_000_000)
+
+    return put
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["meanwhile", "before-the-start"])
+async def test_a_clock_that_is_set_back_keeps_no_mail_waiting(
+    rig: Rig, provider: ScriptedProvider, ahead: Callable[[timedelta], None], restarted: bool
+) -> None:
+    """A machine that takes its local time for UTC until it has asked somebody."""
+    wrong = timedelta(hours=2)
+    ahead(wrong)
+    times = iter(["450 4.2.0 greylisted"])
+    provider.script = lambda phase, argument, session: next(times, None) if phase == "rcpt" else None
+    policy = RetryPolicy(delays=(SECOND, 60 * SECOND), dial_delays=(SECOND / 5,))
+    async with rig.running(policy):
+        await rig.accept(at=datetime.now(UTC) + wrong)
+        await rig.until_states("deferred")
+        if not restarted:
+            ahead(timedelta())
+            await rig.until_states("delivered")
+    if restarted:
+        rig.store.submit(lanes.change, Change(TOUCHPOINT, LaneEvent.PERSON_HOLDS, 0)).result(5)
+        id = await rig.accept(at=datetime.now(UTC) + wrong)  # while a person holds the lane
+        rig.store.submit(lanes.change, Change(TOUCHPOINT, LaneEvent.PERSON_RELEASES, 0)).result(5)
+        ahead(timedelta())
+        async with rig.running(policy):
+            await rig.until_states("delivered", "delivered")
+        assert len(await rig.states(id)) == 1
+    assert len(provider.taken) == 1 + restarted
+
+
+async def test_a_clock_that_is_right_moves_no_retry(rig: Rig, provider: ScriptedProvider) -> None:
+    provider.script = says(rcpt="450 4.2.0 greylisted; come back in 05:00:00")
+    async with rig.running():
+        await rig.accept()
+        await rig.until_states("deferred")
+    before = await rig.listed()
+    async with rig.running():
+        await trio.testing.wait_all_tasks_blocked(0.2)
+    assert await rig.listed() == before
 
 
 async def test_a_temporary_no_shows_when_and_why(rig: Rig, provider: ScriptedProvider) -> None:
