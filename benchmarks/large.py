@@ -4,7 +4,8 @@
 
 In the clear and over TLS, as it came and with the touchpoint's signature put into it (which a worker process does).
 What is told is how far the daemon, and the daemon with its worker processes, have risen above what they had when idle,
-as a multiple of the message. The budget is 5. The peer is the file itself: a program that reads it whole has 1.
+as a multiple of the message: with the first large message of a process, which also fills SQLite's cache of 32 MiB once
+and for all, and with the second. The budget is 5. The peer is the file itself: a program that reads it whole has 1.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import accept, relay, smtpload
@@ -57,30 +59,42 @@ class Family(threading.Thread):
         self.join()
 
 
-def one_way(authority: Authority, tls: ssl.SSLContext | None, signs: bool, size: int) -> tuple[float, float, float]:
-    """Send one message; return how far daemon and workers rise, as multiples of `size`, and the seconds it took."""
+@dataclass(frozen=True)
+class Rise:
+    """Multiples of the message's size: of the daemon alone, and with its worker processes. `seconds`: to the sink."""
+
+    daemon: float
+    family: float
+    seconds: float
+
+
+def one_way(authority: Authority, tls: ssl.SSLContext | None, signs: bool, size: int) -> list[Rise]:
+    """Send two messages, one after the other; return how far each has made the memory rise."""
     port = free_port()
     daemon = accept.new_daemon(authority, port)
     if signs:
         daemon.site.touchpoint("support")["signature"] = {"active": True, "html": "<p>{{ agent.name }}, Support</p>"}
         daemon.write_config()
+    rises = []
     with relay.sink(port) as process, accept.running(daemon):
         server = accept.our_server(daemon)
         # Everything has been at work once: code is imported, connections have been made
         smtpload.run(server.target(tls), Load(4, 2, 1, 200_000))
         relay.time_sink(process, 4)
-        time.sleep(1)
         pid = daemon.pid
-        forget_peak(pid)
-        idle, family = resident_bytes(pid), Family(pid)
-        idle_family = family.now()
-        family.start()
-        begun = time.monotonic()
-        smtpload.run(server.target(tls), Load(1, 1, 1, size))
-        relay.time_sink(process, 5)
-        seconds = time.monotonic() - begun
-        family.stop()
-        return (peak_bytes(pid) - idle) / size, (family.most - idle_family) / size, seconds
+        for number in (5, 6):
+            time.sleep(1)
+            forget_peak(pid)
+            idle, family = resident_bytes(pid), Family(pid)
+            idle_family = family.now()
+            family.start()
+            begun = time.monotonic()
+            smtpload.run(server.target(tls), Load(1, 1, 1, size))
+            relay.time_sink(process, number)
+            seconds = time.monotonic() - begun
+            family.stop()
+            rises.append(Rise((peak_bytes(pid) - idle) / size, (family.most - idle_family) / size, seconds))
+    return rises
 
 
 def main() -> int:
@@ -90,9 +104,7 @@ def main() -> int:
     options = parser.parse_args()
     size = round(options.megabytes * 1_000_000)
     worst = 0.0
-    print(
-        f"{'':<24} {'daemon':>8} {'with workers':>13} {'seconds':>8}   (memory above idle, as multiples of the message)"
-    )
+    print(f"{'':<30} {'daemon':>8} {'with workers':>13} {'seconds':>8}   (above idle, multiples of the message)")
     with tempfile.TemporaryDirectory() as scratch, neighbours_told():
         authority = Authority(Path(scratch))
         for name, tls, signs in (
@@ -100,10 +112,13 @@ def main() -> int:
             ("TLS", authority.client_context(), False),
             ("clear, with signature", None, True),
         ):
-            found = [one_way(authority, tls, signs, size) for _ in range(options.rounds)]
-            daemon, family, seconds = (max(figures) for figures in zip(*found, strict=True))
-            worst = max(worst, daemon, family)
-            print(f"{name:<24} {daemon:>8.2f} {family:>13.2f} {seconds:>8.2f}", flush=True)
+            rounds = [one_way(authority, tls, signs, size) for _ in range(options.rounds)]
+            for which, rises in zip(("first", "second"), zip(*rounds, strict=True), strict=True):
+                daemon = max(rise.daemon for rise in rises)
+                family = max(rise.family for rise in rises)
+                seconds = max(rise.seconds for rise in rises)
+                worst = max(worst, daemon, family)
+                print(f"{name:<22} {which:<7} {daemon:>8.2f} {family:>13.2f} {seconds:>8.2f}", flush=True)
     return 0 if worst <= _BUDGET else 1
 
 
