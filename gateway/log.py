@@ -7,6 +7,7 @@ own), else *json* lines. Protocol libraries are pinned to WARNING: at DEBUG aioi
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import socket
@@ -20,6 +21,8 @@ _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  # syslog's
 _JOURNAL: Final = "/run/systemd/journal/socket"
 _LIBRARIES: Final = ("aioimaplib", "aiosmtplib", "mail.log", "mail.debug", "asyncio", "pymap")
+
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, default=str)
 
 EventDict = MutableMapping[str, Any]
 
@@ -48,7 +51,7 @@ def set_up(level: str = "info", format: str = "auto", stream: TextIO | None = No
             structlog.processors.TimeStamper("iso"),
             structlog.processors.format_exc_info,
             _lead_with_time_and_event,
-            structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
+            _render_json,
         ]
         factory = structlog.PrintLoggerFactory(stream)
     structlog.configure(
@@ -77,6 +80,10 @@ def _choose(format: str, stream: TextIO) -> str:
 
 def _lead_with_time_and_event(logger: Any, method: str, event_dict: EventDict) -> EventDict:
     return {key: event_dict.pop(key) for key in ("timestamp", "level", "event")} | dict(event_dict)
+
+
+def _render_json(logger: Any, method: str, event_dict: EventDict) -> str:
+    return _JSON.encode(event_dict)  # structlog's own makes an encoder for each line
 
 
 class _JournalRenderer:
