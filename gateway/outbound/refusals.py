@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from gateway.model import Phase, Reply
@@ -204,14 +205,21 @@ _ABOUT_RECIPIENT: Final = re.compile(r"[45]\.(?:1\.[1236]|2\.[1-4])\Z")
 def find(reply: Reply, phase: Phase, table: str) -> Pattern | None:
     """Return what the words of a no mean in this phase, or None where code and phase decide."""
     said = reply.text[:_LONGEST]
-    is_sending = phase in _SENDING
-    # who answers to a login, or to the connection itself, speaks of nobody else
-    text = f"{reply.status} {_ASIDE.sub('', said) if is_sending else said}"
-    digit = str(reply.code // 100)
-    quotes = is_sending and _QUOTED.search(said) is not None
-    is_about_recipient = phase is not Phase.MAIL and _ABOUT_RECIPIENT.match(reply.status) is not None
+    if phase in _SENDING:  # who answers to a login, or to the connection itself, speaks of nobody else
+        text = _ASIDE.sub("", said)
+        is_about_recipient = phase is not Phase.MAIL and _ABOUT_RECIPIENT.match(reply.status) is not None
+    else:
+        text, is_about_recipient = said, False
+    found = _look_up(f"{reply.status} {text}", reply.code // 100, phase, table, is_about_recipient, False)
+    if found is not None and found.cause is not None and phase in _SENDING and _QUOTED.search(said):
+        return _look_up(f"{reply.status} {text}", reply.code // 100, phase, table, is_about_recipient, True)
+    return found
+
+
+@lru_cache(maxsize=256)  # a thousand recipients of one message are refused in the same words, but for their addresses
+def _look_up(text: str, digit: int, phase: Phase, table: str, is_about_recipient: bool, quotes: bool) -> Pattern | None:
     for pattern in TABLES[table]:
-        if digit not in pattern.codes or phase not in pattern.phases:
+        if str(digit) not in pattern.codes or phase not in pattern.phases:
             continue
         if pattern.cause is not None and (quotes or (is_about_recipient and pattern.is_guess)):
             continue

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.config.providers import PROFILES, refusals_of
 from gateway.model import Phase, Reply
-from gateway.outbound.refusals import TABLES, Cause, Meaning, find, wait_asked
+from gateway.outbound.refusals import TABLES, Cause, Meaning, _look_up, find, wait_asked
 
 MAIL, RCPT, DATA, DOT, LOGIN = Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.DOT, Phase.LOGIN
 HOLD, PAUSE = Meaning.HOLD, Meaning.PAUSE
@@ -307,6 +307,14 @@ def test_every_pattern_is_quick_on_a_long_reply() -> None:
                 find(long, phase, table)
         wait_asked(long)
     assert (time.perf_counter() - begun) / (len(words) * len(TABLES) * len(Phase)) < 0.02
+
+
+def test_the_same_words_about_a_thousand_recipients_are_looked_up_once() -> None:
+    words = "Recipient address rejected: User unknown in virtual mailbox table, looked up for this test"
+    before = _look_up.cache_info().misses
+    for number in range(1_000):
+        assert find(Reply(550, "5.1.1", f"<kim{number}@clients.example>: {words}"), RCPT, "general") is None
+    assert _look_up.cache_info().misses - before == 1
 
 
 def test_a_hold_or_a_pause_names_its_cause_and_nothing_else_has_one() -> None:
