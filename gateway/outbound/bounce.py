@@ -24,7 +24,9 @@ from gateway.rules.dsn import Told
 from gateway.rules.undelivered import note_of
 
 _HEADER_BYTES: Final = 64 * 1024  # of the returned header; nobody reads more
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+# also what turns the direction of writing: the words of a stranger's server must not rearrange ours
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+_READ_LETTERS: Final = 2_000  # of a reply, which may have 64 KiB, for each of a thousand recipients
 _REPLY_LETTERS: Final = 400
 _XTEXT: Final = re.compile(r"\+([0-9A-F]{2})")
 _REPORTS: Final = frozenset({"multipart/report", "message/delivery-status", "message/disposition-notification"})
@@ -156,16 +158,16 @@ def _sentences(original: Original, failed: Sequence[Failed], queue_id: str, rela
 
 def _reason(failed: Failed, relay: str) -> str:
     if failed.reply is not None:
-        said = f"{relay} said: {_clean(str(failed.reply))[:_REPLY_LETTERS]}"
+        said = f"{relay} said: {_brief(failed.reply)}"
     else:
-        said = _clean(failed.cause)[:_REPLY_LETTERS] or f"no answer from {relay}"
+        said = _brief(failed.cause) or f"no answer from {relay}"
     return f"given up after many tries; the last time {said}" if failed.is_expired else said
 
 
 def _told(failed: Failed, action: Action) -> Told:
     reply = failed.reply
     code, text = (reply.code, reply.text) if reply is not None else (0, failed.cause)
-    return Told(failed.address, action, _status(failed, action), code, _clean(text))
+    return Told(failed.address, action, _status(failed, action), code, _brief(text))
 
 
 def _to(agent: str) -> str:
@@ -217,7 +219,7 @@ def _status_part(
             ("Status", _status(each, action)),
         ]
         if reply is not None:
-            diagnostic = _clean(str(reply))[:_REPLY_LETTERS].encode("ascii", "replace").decode("ascii")
+            diagnostic = _brief(reply).encode("ascii", "replace").decode("ascii")
             block += [("Remote-MTA", f"dns; {relay}"), ("Diagnostic-Code", f"smtp; {diagnostic}")]
         block.append(("Last-Attempt-Date", format_datetime(now)))
         blocks.append(block)
@@ -269,6 +271,10 @@ def _returned_part(original: Original, action: Action) -> bytes:
 def _part(media: str, content: bytes) -> bytes:
     encoding = b"" if content.isascii() else b"Content-Transfer-Encoding: 8bit\r\n"
     return f"Content-Type: {media}\r\n".encode("ascii") + encoding + CRLF + content.removesuffix(CRLF)
+
+
+def _brief(said: Reply | str) -> str:
+    return _clean(str(said)[:_READ_LETTERS])[:_REPLY_LETTERS]
 
 
 def _clean(text: str) -> str:

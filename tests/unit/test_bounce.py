@@ -133,6 +133,22 @@ def test_no_value_begins_another_field(nasty: str) -> None:
     assert message["To"] is not None
 
 
+def test_nothing_that_a_server_says_turns_the_direction_of_writing() -> None:
+    bounce = compose(
+        original(subject="a\u202eb"), Failed("b\u2066@x.example", Reply(550, "", "no\u202e such\u2069 user"))
+    )
+    message = parse(bounce)
+    shown = str(message["Subject"]) + message.get_body(("plain",)).get_content()  # type: ignore[union-attr]
+    assert not set(shown) & set("\u202e\u2066\u2069")
+    assert "no such user" in shown
+
+
+def test_of_an_endless_reply_only_its_beginning_is_read() -> None:
+    bounce = compose(original(), *[Failed("b@x.example", Reply(550, "5.1.1", "no " * 20_000))] * 3)
+    assert bounce is not None
+    assert len(bounce.raw) < 10_000
+
+
 def test_addresses_and_subjects_beyond_ascii_stay_readable() -> None:
     message = parse(compose(original(subject="Überfällig"), Failed("jürgen@b.example", Reply(550, "", "nein"))))
     assert message["Subject"] == "Not delivered to jürgen@b.example: Überfällig"
