@@ -37,6 +37,7 @@ _HELD_UP_SECONDS: Final = 0.1  # between two looks at a lane that may not be use
 _NUDGE_SECONDS: Final = 0.02  # at most fifty a second while the pool is at work; it takes more by itself
 _BREATH_MS: Final = 1_000  # after a drain that found nothing to do although something seemed due
 _STORE_SECONDS: Final = 5.0
+_NOT_OF_CONNECTIONS: Final = ("sent_copy", "imap", "address")
 _SET_BACK_MS: Final = 60_000  # by less a clock is corrected all the time, and waits grow by no more
 _ALARMING_PROBES: Final = 3  # pauses in a row; a throttle or two is how providers talk
 
@@ -172,10 +173,12 @@ class _Dispatcher:
         return drained
 
     def _as_filed_now(self) -> Touchpoint:
-        """Who keeps copies of sent mail may change under live connections: it is no setting of theirs."""
-        now = self._current().touchpoints.get(self._id, self._touchpoint).sent_copy
-        if now != self._touchpoint.sent_copy:
-            self._touchpoint = self._touchpoint.model_copy(update={"sent_copy": now})
+        """Who keeps copies of sent mail, where they go and what the touchpoint is called may change under live
+        connections: these are no settings of theirs."""
+        now = self._current().touchpoints.get(self._id, self._touchpoint)
+        update = {key: getattr(now, key) for key in _NOT_OF_CONNECTIONS}
+        if any(getattr(self._touchpoint, key) != value for key, value in update.items()):
+            self._touchpoint = self._touchpoint.model_copy(update=update)
         return self._touchpoint
 
     async def _nudge(self) -> None:

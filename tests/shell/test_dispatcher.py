@@ -23,7 +23,7 @@ from gateway.model import OutboxKind, show_id
 from gateway.outbound import dispatcher
 from gateway.outbound.relay import Timeouts
 from gateway.outbound.schedule import RetryPolicy
-from gateway.state import lanes, outbox
+from gateway.state import copies, lanes, outbox
 from gateway.state.conversations import list_conversations
 from gateway.state.lanes import Change, Lane
 from gateway.state.lifecycle import LaneEvent, LaneState
@@ -70,7 +70,8 @@ class Rig:
             hostname="gateway.example",
             outbound=SimpleNamespace(source_address="", give_up_after=timedelta(days=5)),
         )
-        config = cast(Config, SimpleNamespace(gateway=gateway, touchpoints={TOUCHPOINT: touchpoint}))
+        self.touchpoints = {TOUCHPOINT: touchpoint}
+        config = cast(Config, SimpleNamespace(gateway=gateway, touchpoints=self.touchpoints))
         async with open_bridge() as bridge, trio.open_nursery() as nursery:
             self.bridge: Bridge = bridge
             self.doorbell = Doorbell()
@@ -177,6 +178,20 @@ async def test_what_waited_from_before_the_start_leaves_at_once(rig: Rig, provid
     async with rig.running():
         await rig.until_states(*["delivered"] * 5)
     assert sorted(bodies(provider)) == sorted(raw_of(id) for id in ids)
+
+
+async def test_copies_are_owed_once_there_is_a_mailbox_to_put_them_in(rig: Rig, provider: ScriptedProvider) -> None:
+    """A reload gives a touchpoint that only sends its `imap`; its connections stay, for nothing of theirs changed."""
+    async with rig.running(sent_copy="append"):
+        await rig.accept()
+        await rig.until_states("delivered")
+        assert await rig.store.read(copies.next_due, TOUCHPOINT) is None
+        changed = {**rig.keys, "sent_copy": "append", "imap": "imaps://imap.example.com"}
+        rig.touchpoints[TOUCHPOINT] = Touchpoint.model_validate(changed)
+        await rig.accept()
+        await rig.until_states("delivered", "delivered")
+        assert await rig.store.read(copies.next_due, TOUCHPOINT) is not None
+    assert len(provider.sessions) == 1
 
 
 async def test_a_connection_is_used_again(rig: Rig, provider: ScriptedProvider) -> None:
