@@ -250,7 +250,7 @@ async def _outbox_hold(desk: Desk, args: Args) -> Any:
         found = await _outbox_show(desk, args)
         is_held = f"{args['id']} is held already ({found['cause']})" if found["held"] else None
         raise CommandError(is_held or _nothing(args, held, "waits"))
-    return _asked(desk, held)
+    return _asked(desk, args, "hold", held)
 
 
 async def _outbox_release(desk: Desk, args: Args) -> Any:
@@ -263,7 +263,7 @@ async def _outbox_release(desk: Desk, args: Args) -> Any:
                 f"{args['id']}: not the message is held, but all of {found['touchpoint']}: {found['cause']}"
             )
         raise CommandError(f"{args['id']} is not held")
-    return _asked(desk, released)
+    return _asked(desk, args, "release", released)
 
 
 async def _outbox_cancel(desk: Desk, args: Args) -> Any:
@@ -272,7 +272,7 @@ async def _outbox_cancel(desk: Desk, args: Args) -> Any:
     if asking.id is not None and not cancelled.recipients:
         await _outbox_show(desk, args)
         raise CommandError(_nothing(args, cancelled, "waits"))
-    return _asked(desk, cancelled)
+    return _asked(desk, args, "cancel", cancelled)
 
 
 async def _outbox_settle(desk: Desk, args: Args) -> Any:
@@ -285,7 +285,7 @@ async def _outbox_settle(desk: Desk, args: Args) -> Any:
         if address is not None and address.lower() not in map(str.lower, known):
             raise CommandError(f"{args['id']} does not go to {address}{_instead(address, known)}", 2)
         raise CommandError(_nothing(args, settled, "is uncertain"))
-    return _asked(desk, settled)
+    return _asked(desk, args, "settle", settled)
 
 
 async def _asking(desk: Desk, args: Args) -> outbox.Ask:
@@ -307,7 +307,12 @@ def _nothing(args: Args, asked: outbox.Asked, expected: str) -> str:
     return f"{args['id']}: no recipient {expected}; `mail-gateway outbox show {args['id']}` tells what became of it"
 
 
-def _asked(desk: Desk, asked: outbox.Asked) -> dict[str, Any]:
+def _asked(desk: Desk, args: Args, action: str, asked: outbox.Asked) -> dict[str, Any]:
+    """Tell the log what a person did, and wake those whom it concerns."""
+    if desk.health is not None:  # the log is the daemon's
+        said = {key: args[key] for key in ("touchpoint", "recipient", "delivered") if args.get(key) is not None}
+        id = show_id(_id(args["id"], "outbox")) if args.get("id") else None
+        events.say(f"outbox-{action}", queue_id=id, **said, recipients=asked.recipients)
     _ring(desk, asked)
     return {"recipients": asked.recipients, "too_late": list(asked.too_late)}
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from gateway.commands import RECONCILED, Desk, handlers, offline_desk
 from gateway.config import Changes
@@ -313,6 +314,17 @@ def test_a_message_is_held_and_released_and_each_wakes_who_sends(desk: Desk) -> 
     assert ask(desk, "outbox.release", id=show_id(id)) == {"recipients": 2, "too_late": []}
     assert woken == ["support"]
     assert str(refusal(desk, "outbox.release", id=show_id(id))) == f"{show_id(id)} is not held"
+
+
+def test_the_log_tells_what_a_person_did_with_a_message(desk: Desk) -> None:
+    desk = replace(desk, health=Health(lambda: datetime.now(UTC)))
+    id = show_id(outgoing.accept(desk.store, "b@clients.example", "c@clients.example"))
+    with capture_logs() as entries:
+        ask(desk, "outbox.hold", id=id.upper())
+        ask(desk, "outbox.cancel", id=id)
+        ask(desk, "outbox.hold", touchpoint="news")
+    said = [(entry["event"], entry.get("queue_id"), entry.get("touchpoint"), entry["recipients"]) for entry in entries]
+    assert said == [("outbox-hold", id, None, 2), ("outbox-cancel", id, None, 2), ("outbox-hold", None, "news", 0)]
 
 
 def test_a_touchpoint_is_held_and_released_and_its_messages_say_so(desk: Desk) -> None:
