@@ -196,6 +196,10 @@ class MoodyProvider:
         async def leave() -> None:
             self._reopen()
             if self._server is not None:
+                # asyncio loses a connection that it lets in while the server is being closed: first let in nobody more
+                for listening in self._server.sockets:
+                    self._loop.remove_reader(listening.fileno())
+                await asyncio.sleep(0.01)
                 self._server.close()
                 self._server = None
             self._cut_all()

@@ -246,13 +246,14 @@ class Rig:
         ids = {place.id for place in keeping}
 
         def is_settled() -> bool:
-            doubtful = {one[1] for one in self.waiting("uncertain") if one[1] in ids}
+            found = self.waiting(*_OPEN, "uncertain")  # in one look: what is sent again may become uncertain again
+            doubtful = {place for _, place, _, one in found if place in ids and one["state"] == "uncertain"}
             if doubtful and time.monotonic() > self._postscript_at:
                 self._postscript_at = time.monotonic() + 3
                 for place in keeping:
                     if place.id in doubtful:
                         self.send(self.write(place, ["bob"]))
-            return not doubtful and not self.waiting()
+            return not doubtful and all(one["state"] == "uncertain" for *_, one in found)
 
         self.until(is_settled, "evidence has settled what was uncertain", patience)
 
@@ -269,11 +270,14 @@ class Rig:
 
         def is_settled() -> bool:
             taken = {(entry.queue_id, entry.recipient) for entry in self.entries()}
-            for id, _, _, one in self.waiting("uncertain"):
+            found = self.waiting(*_OPEN, "uncertain")
+            for id, _, _, one in found:
+                if one["state"] != "uncertain":
+                    continue
                 is_delivered = (id, one["address"]) in taken
                 self.daemon.ask("outbox.settle", id=id, delivered=is_delivered, recipient=one["address"])
                 self.settled["delivered" if is_delivered else "resend"] += 1
-            return not self.waiting(*_OPEN, "uncertain")
+            return not found
 
         self.until(is_settled, "all is settled", patience)
 
