@@ -51,7 +51,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store.open(tmp_path / "gateway.db", tuning=Tuning(synchronous="OFF"))
+    opened = Store.open(tmp_path / "gateway.db", tuning=Tuning(synchronous="OFF"), now_ms=lambda: to_ms(NOW))
     yield opened
     opened.close()
 
