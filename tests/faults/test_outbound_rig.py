@@ -95,7 +95,7 @@ def test_in_a_storm_each_accepted_submission_leaves_once(
     ]
     assert not unexplained, "in the middle of it: deferred or held without a reason"
     assert rig.did["kill"] == SIZE.kills
-    assert rig.latest <= 2 * RETRY_STEP + len(backlog) / 20 + 2, "two steps, and what the backlog takes by itself"
+    assert rig.latest <= 2 * RETRY_STEP + len(backlog) / 100 + 2, "two steps, and what the backlog takes by itself"
     assert found.counts["cut behind the dot"] > 0
     assert found.counts["submitted again"] > 0
 
