@@ -150,7 +150,7 @@ def make_server() -> Iterator[Callable[..., HostileServer]]:
             server.close()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(420)
 def test_one_hostile_server_costs_nine_healthy_touchpoints_nothing_and_loses_nothing_itself(
     make_server: Callable[..., HostileServer],
     authority: Authority,
@@ -195,10 +195,10 @@ def test_one_hostile_server_costs_nine_healthy_touchpoints_nothing_and_loses_not
             for trial in TRIALS:
                 story.play(trial)
             story.surface_late()
-            story.wait(lambda: all(odd.is_settled for odd in story.odd), 30)
+            story.wait(lambda: all(odd.is_settled for odd in story.odd), 120)
         wanted = {message_id(message.raw) for message in server.messages().values()}
-        story.wait(lambda: not story.missing(list(wanted)), 20)
-        story.wait(lambda: set(customers.sent) <= set(onlooker.seen), 10)
+        story.wait(lambda: not story.missing(list(wanted)), 60)
+        story.wait(lambda: set(customers.sent) <= set(onlooker.seen), 30)
         story.hear(Line("the end"))
     # Everything that is wrong, and not just the first of it; each of these is empty when all is well
     listed = daemon.ask("queue.list", all=True)
