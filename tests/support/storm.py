@@ -301,13 +301,14 @@ class Storm:
         return sum(folders, Counter[str]())
 
     def _not_moved(self, mailbox: Mailbox) -> Counter[str]:
-        """What should have been moved and was not. What was found in Junk is not ours to move."""
+        """What should have been moved and was not. What was found in Junk is not ours to move, and of twins without ids
+        of the server's one may stay (DESIGN §2b): it is counted, in its queue."""
         if not mailbox.moves:
             return Counter()
         return Counter(
             {
                 subject: count
                 for subject, count in self._queued(mailbox).items()
-                if " junk " not in subject and subject not in mailbox.colleague.junked
+                if " junk " not in subject and " twin " not in subject and subject not in mailbox.colleague.junked
             }
         )
