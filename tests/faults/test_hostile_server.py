@@ -195,7 +195,7 @@ def test_one_hostile_server_costs_nine_healthy_touchpoints_nothing_and_loses_not
             for trial in TRIALS:
                 story.play(trial)
             story.surface_late()
-            story.wait(lambda: all(odd.is_settled for odd in story.odd), 170)  # four hours of the daemon, the longest rest
+            story.wait(lambda: all(odd.is_settled for odd in story.odd), 170)  # the longest rest: four hours
         wanted = {message_id(message.raw) for message in server.messages().values()}
         story.wait(lambda: not story.missing(list(wanted)), 60)
         story.wait(lambda: set(customers.sent) <= set(onlooker.seen), 30)
