@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from gateway.model import Arrival, to_ms
+from gateway.model import Arrival, Placeholder, to_ms
 from gateway.state import filings, matching, owed, placeholders, raw
 from gateway.state.folders import Place, move_cursor
 from gateway.state.matching import Known, Matcher
@@ -21,7 +21,7 @@ from gateway.state.rows import insert_many
 
 _MESSAGES: Final = (
     "INSERT INTO message (id, touchpoint, origin, state, tries, size, internal_at, arrived_at, fingerprint, object_id,"
-    " placeholder)"
+    " placeholder, stands_for)"
 )
 _LOCATIONS: Final = "INSERT INTO location (touchpoint, folder, uidvalidity, uid, message)"
 
@@ -130,6 +130,7 @@ class _Arriving:
                 arrival.fingerprint,
                 arrival.object_id,
                 placeholder,
+                placeholders.place_text(place, arrival.location.uid) if placeholder == Placeholder.BLIND else None,
             )
         )
         self._locations.append((*place, arrival.location.uid, arrival.id))

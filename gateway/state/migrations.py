@@ -45,14 +45,16 @@ CREATE TABLE unfetched (
 -- A message that lies, or lay, at the provider. state: arrived | routed. `tries` counts routings begun.
 -- origin: the role of the folder where we found it (sent: written by us, at the provider); notice: it never lay there.
 -- `fingerprint`, `object_id`: identity without a UID; 0, NULL: not known. placeholder: headed | blind, NULL for the
--- message itself. quarantine: 0 no, 1 by lists and rules, 2 only for lying in the provider's Junk; `reviewed_at`: when
--- a person released or confirmed it. note: one plain sentence that stands beside it (what a bounce means).
+-- message itself. stands_for: where a blind one stood first, [folder, UIDVALIDITY, UID] as JSON. quarantine: 0 no,
+-- 1 by lists and rules, 2 only for lying in the provider's Junk; `reviewed_at`: when a person released or confirmed it.
+-- note: one plain sentence that stands beside it (what a bounce means).
 CREATE TABLE message (
     id INTEGER PRIMARY KEY, touchpoint TEXT NOT NULL, origin TEXT NOT NULL, state TEXT NOT NULL,
     tries INTEGER NOT NULL, size INTEGER NOT NULL, internal_at INTEGER NOT NULL, arrived_at INTEGER NOT NULL,
-    routed_at INTEGER, fingerprint INTEGER NOT NULL, object_id INTEGER, placeholder TEXT, message_id TEXT, class TEXT,
-    subject TEXT, sender TEXT, sender_name TEXT, conversation INTEGER, quarantine INTEGER NOT NULL DEFAULT 0,
-    reviewed_at INTEGER, discarded INTEGER NOT NULL DEFAULT 0, trail TEXT, note TEXT);
+    routed_at INTEGER, fingerprint INTEGER NOT NULL, object_id INTEGER, placeholder TEXT, stands_for TEXT,
+    message_id TEXT, class TEXT, subject TEXT, sender TEXT, sender_name TEXT, conversation INTEGER,
+    quarantine INTEGER NOT NULL DEFAULT 0, reviewed_at INTEGER, discarded INTEGER NOT NULL DEFAULT 0, trail TEXT,
+    note TEXT);
 CREATE INDEX message_arrived ON message (id) WHERE state = 'arrived';
 CREATE INDEX message_conversation ON message (conversation);
 CREATE INDEX message_fingerprint ON message (fingerprint);

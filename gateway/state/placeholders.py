@@ -8,12 +8,15 @@ confirmed it holds for the message, too.
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from gateway.model import Arrival, Placeholder, to_ms
 from gateway.state import raw
+from gateway.state.folders import Place
 from gateway.state.raw import Chunk
+from gateway.state.rows import insert_many
 
 
 def replace(db: sqlite3.Connection, message: int, arrival: Arrival, chunks: Sequence[Chunk]) -> bool:
@@ -55,3 +58,28 @@ def _is_untouched(db: sqlite3.Connection, message: int, conversation: int) -> bo
         (conversation, conversation, message, conversation),
     ).fetchone()
     return row is not None
+
+
+def place_text(place: Place, uid: int) -> str:
+    """Return how a blind placeholder remembers where its message lay: nothing else is known of it."""
+    return json.dumps([place.folder, place.uidvalidity, uid])
+
+
+def stand_again(db: sqlite3.Connection, place: Place, uids: Collection[int]) -> None:
+    """For use where the server shows `uids` again that it had said to be gone: the same UID under the same UIDVALIDITY
+    is the same message (RFC 9051 §2.3.1.1), so a blind placeholder that stood there stands there once more.
+    """
+    texts = {place_text(place, uid): uid for uid in uids}
+    if not texts:
+        return
+    rows = db.execute(
+        "SELECT stands_for, id FROM message WHERE placeholder = 'blind' AND touchpoint = ?"
+        " AND stands_for IN (SELECT value FROM json_each(?))"
+        " AND NOT EXISTS (SELECT 1 FROM location WHERE message = message.id)",
+        (place.touchpoint, json.dumps(list(texts))),
+    ).fetchall()
+    insert_many(
+        db,
+        "INSERT OR IGNORE INTO location (touchpoint, folder, uidvalidity, uid, message)",
+        [(*place, texts[text], message) for text, message in rows],
+    )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.state import owed
+from gateway.state import owed, placeholders
 from gateway.state.folders import Place, leave_alone, left_among, left_between, move_cursor
 from gateway.state.store import each
 
@@ -125,6 +125,7 @@ def account(db: sqlite3.Connection, accounting: Accounting) -> Accounted:
     if found is None:
         return Accounted()
     owed.owe(db, place, [(uid, 0) for uid in found.late], LATE, accounting.at)
+    placeholders.stand_again(db, place, found.late)
     owed.forget(db, place, found.gone)
     owed.unlocate(db, place, found.gone)
     return Accounted(*(len(uids) for uids in (found.known, found.owed, found.left, found.late, found.gone)))

@@ -50,6 +50,30 @@ def test_every_uid_is_counted_once(room: Postroom) -> None:
     assert room.rows("SELECT count(*) FROM message") == [(2,)], "messages stay"
 
 
+def test_a_placeholder_of_which_nothing_is_known_is_found_again_by_its_uid(room: Postroom) -> None:
+    place = room.watch(cursor=20)
+    message = room.arrive(place, 15, 11, placeholder=Placeholder.BLIND)
+    room.arrive(place, 16)
+    account(room, place, 1, 20)  # the server has a bad moment: nothing is there
+    assert room.places(message) == []
+    assert account(room, place, 1, 20, 15, 16) == Accounted(late=2)
+    (result,) = room.take(room.item(place, 15, 12, raw_=b"the message itself"))
+    assert (result.id, result.kind) == (message, "new"), "no second message beside a note that nothing replaces"
+    assert room.rows("SELECT count(*) FROM message") == [(2,)]
+    assert room.owed(place) == [(16, 0)]
+
+
+def test_one_that_lies_elsewhere_by_now_does_not_come_back(room: Postroom) -> None:
+    place, other = room.watch(cursor=20), room.watch("Later", cursor=20)
+    key = (77 << 32) | 1
+    message = room.arrive(place, 15, key, placeholder=Placeholder.BLIND)
+    account(room, place, 1, 20)
+    room.relocate(other, (3, key + 1))
+    assert room.places(message) == [("Later", 7, 3)]
+    assert account(room, place, 1, 20, 15) == Accounted(late=1)
+    assert room.places(message) == [("Later", 7, 3)]
+
+
 def test_nothing_outside_the_stretch_changes(room: Postroom) -> None:
     place = room.watch(cursor=20)
     for uid in (5, 10, 15):
