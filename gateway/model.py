@@ -173,6 +173,60 @@ class Priority(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Authentication:
+    """Whether the sender is who they say: result words of RFC 8601 §2.7 in lower case, "" where it was not looked at.
+
+    `by`: whose word that is: an authserv-id, or "us". `detail`: one line for people.
+    """
+
+    spf: str = ""
+    dkim: str = ""
+    dmarc: str = ""
+    by: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a scanner said. `by`: which one; `symbols`: what it found, the weightiest first."""
+
+    value: float
+    by: str
+    symbols: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """`name` decoded, "" where it has none; `type` as `image/png`, in lower case; `size`: bytes, decoded."""
+
+    name: str
+    type: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was found out about a message beyond its header, before the rules were asked. None: nobody asked, or it could
+    not be found out; then no condition about it holds.
+
+    `at`: when it was judged, which is what `hours` goes by. `block`: the pattern of a block that its sender meets, ""
+    none. `no_score`: why the scanner said nothing. `body`: its text as people see it, bounded; it is not kept.
+    """
+
+    at: datetime | None = None
+    block: str = ""
+    authentication: Authentication | None = None
+    score: Score | None = None
+    no_score: str = ""
+    known_sender: bool | None = None
+    attachments: tuple[Attachment, ...] | None = None
+    body: str | None = field(default=None, repr=False)
+
+
+NO_FINDINGS = Findings()
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One line of an explanation: what was looked at, what it was, what followed. Shown by `explain` and `trace`."""
 

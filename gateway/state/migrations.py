@@ -47,14 +47,15 @@ CREATE TABLE unfetched (
 -- `fingerprint`, `object_id`: identity without a UID; 0, NULL: not known. placeholder: headed | blind, NULL for the
 -- message itself. stands_for: where a blind one stood first, [folder, UIDVALIDITY, UID] as JSON. quarantine: 0 no,
 -- 1 by lists and rules, 2 only for lying in the provider's Junk; `reviewed_at`: when a person released or confirmed it.
--- note: one plain sentence that stands beside it (what a bounce means).
+-- note: one plain sentence that stands beside it (what a bounce means). findings: what was found out about it beyond its
+-- header before the rules were asked (JSON, model.Findings); with it a verdict can be explained later.
 CREATE TABLE message (
     id INTEGER PRIMARY KEY, touchpoint TEXT NOT NULL, origin TEXT NOT NULL, state TEXT NOT NULL,
     tries INTEGER NOT NULL, size INTEGER NOT NULL, internal_at INTEGER NOT NULL, arrived_at INTEGER NOT NULL,
     routed_at INTEGER, fingerprint INTEGER NOT NULL, object_id INTEGER, placeholder TEXT, stands_for TEXT,
     message_id TEXT, class TEXT, subject TEXT, sender TEXT, sender_name TEXT, conversation INTEGER,
     quarantine INTEGER NOT NULL DEFAULT 0, reviewed_at INTEGER, discarded INTEGER NOT NULL DEFAULT 0, trail TEXT,
-    note TEXT);
+    note TEXT, findings TEXT);
 CREATE INDEX message_arrived ON message (id) WHERE state = 'arrived';
 CREATE INDEX message_conversation ON message (conversation);
 CREATE INDEX message_fingerprint ON message (fingerprint);
@@ -94,11 +95,12 @@ CREATE TABLE thread (key INTEGER PRIMARY KEY, conversation INTEGER NOT NULL);
 
 -- An accepted outbound message. kind: reply | auto-reply | notice. `answers`: the inbound message that it replies to.
 -- held: why it is not tried, NULL where it may be: person | restored. envid, ret (full | hdrs): RFC 3461 §4.3, §4.4.
+-- drop_at: from then on it is not worth sending any more (an automatic answer); NULL: always.
 CREATE TABLE outbox (
     id INTEGER PRIMARY KEY, touchpoint TEXT NOT NULL, agent TEXT NOT NULL, kind TEXT NOT NULL,
     return_path TEXT NOT NULL, eight_bit INTEGER NOT NULL, smtputf8 INTEGER NOT NULL, message_id TEXT NOT NULL,
     subject TEXT NOT NULL, size INTEGER NOT NULL, accepted_at INTEGER NOT NULL, conversation INTEGER,
-    answers INTEGER, held TEXT, envid TEXT, ret TEXT);
+    answers INTEGER, held TEXT, envid TEXT, ret TEXT, drop_at INTEGER);
 CREATE INDEX outbox_conversation ON outbox (conversation) WHERE conversation IS NOT NULL;
 
 -- One recipient's fate. state: queued | sending | delivered | deferred | refused | uncertain | expired | cancelled
@@ -160,6 +162,28 @@ CREATE TABLE bounced (
 CREATE TABLE hard_bounce (
     touchpoint TEXT NOT NULL, address TEXT NOT NULL, at INTEGER NOT NULL, text TEXT NOT NULL, outbox INTEGER,
     PRIMARY KEY (touchpoint, address)) WITHOUT ROWID;
+
+-- Whose mail no longer reaches queues. touchpoint: '' for all. pattern: an address or *@domain, in lower case. agent: who
+-- blocked it ('' on the command line); message: because of which one. hits: messages that it has kept away since.
+CREATE TABLE block (
+    touchpoint TEXT NOT NULL, pattern TEXT NOT NULL, agent TEXT NOT NULL, at INTEGER NOT NULL, message INTEGER,
+    hits INTEGER NOT NULL DEFAULT 0, hit_at INTEGER,
+    PRIMARY KEY (touchpoint, pattern)) WITHOUT ROWID;
+
+-- Who has written to a touchpoint as a person, or has been written to from it; address in lower case.
+CREATE TABLE correspondent (
+    touchpoint TEXT NOT NULL, address TEXT NOT NULL, first_at INTEGER NOT NULL,
+    PRIMARY KEY (touchpoint, address)) WITHOUT ROWID;
+
+-- When a sender was last answered automatically, and by which outgoing message. The row is there before the answer is.
+CREATE TABLE answered (
+    touchpoint TEXT NOT NULL, address TEXT NOT NULL, at INTEGER NOT NULL, outbox INTEGER NOT NULL,
+    PRIMARY KEY (touchpoint, address)) WITHOUT ROWID;
+CREATE INDEX answered_at ON answered (touchpoint, at);
+
+-- What a person's judgement still has to teach the scanner. spam: 1 it is, 0 it is not.
+CREATE TABLE lesson (
+    message INTEGER PRIMARY KEY, spam INTEGER NOT NULL, tries INTEGER NOT NULL, next_at INTEGER NOT NULL);
 
 -- Numbers that belong to the whole store: epoch (rises with each restore; folders' UIDVALIDITY is made of it),
 -- restored_at, backed_up_at (ms; of the backup that was restored), delayed (the youngest outgoing message that a notice
