@@ -206,8 +206,8 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What was found out about a message beyond its header, before the rules were asked. None: nobody asked, or it could
-    not be found out; then no condition about it holds.
+    """What was found out about a message beyond its header, before the rules were asked. None: nobody asked, or it
+    could not be found out; then no condition about it holds.
 
     `at`: when it was judged, which is what `hours` goes by. `block`: the pattern of a block that its sender meets, ""
     none. `no_score`: why the scanner said nothing. `body`: its text as people see it, bounded; it is not kept.

@@ -47,8 +47,8 @@ CREATE TABLE unfetched (
 -- `fingerprint`, `object_id`: identity without a UID; 0, NULL: not known. placeholder: headed | blind, NULL for the
 -- message itself. stands_for: where a blind one stood first, [folder, UIDVALIDITY, UID] as JSON. quarantine: 0 no,
 -- 1 by lists and rules, 2 only for lying in the provider's Junk; `reviewed_at`: when a person released or confirmed it.
--- note: one plain sentence that stands beside it (what a bounce means). findings: what was found out about it beyond its
--- header before the rules were asked (JSON, model.Findings); with it a verdict can be explained later.
+-- note: one plain sentence that stands beside it (what a bounce means). findings: what was found out about it beyond
+-- its header before the rules were asked (JSON, model.Findings); with it a verdict can be explained later.
 CREATE TABLE message (
     id INTEGER PRIMARY KEY, touchpoint TEXT NOT NULL, origin TEXT NOT NULL, state TEXT NOT NULL,
     tries INTEGER NOT NULL, size INTEGER NOT NULL, internal_at INTEGER NOT NULL, arrived_at INTEGER NOT NULL,
@@ -163,8 +163,8 @@ CREATE TABLE hard_bounce (
     touchpoint TEXT NOT NULL, address TEXT NOT NULL, at INTEGER NOT NULL, text TEXT NOT NULL, outbox INTEGER,
     PRIMARY KEY (touchpoint, address)) WITHOUT ROWID;
 
--- Whose mail no longer reaches queues. touchpoint: '' for all. pattern: an address or *@domain, in lower case. agent: who
--- blocked it ('' on the command line); message: because of which one. hits: messages that it has kept away since.
+-- Whose mail no longer reaches queues. touchpoint: '' for all. pattern: an address or *@domain, in lower case. agent:
+-- who blocked it ('' on the command line); message: because of which one. hits: messages that it has kept away since.
 CREATE TABLE block (
     touchpoint TEXT NOT NULL, pattern TEXT NOT NULL, agent TEXT NOT NULL, at INTEGER NOT NULL, message INTEGER,
     hits INTEGER NOT NULL DEFAULT 0, hit_at INTEGER,
