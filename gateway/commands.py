@@ -1,37 +1,27 @@
 """What the daemon does on request: one handler for each command, in the shapes of the manual.
 
-The same handlers serve the control socket and, while no daemon runs, the command line itself (`offline_desk`).
+The same handlers serve the control socket and, while no daemon runs, the command line itself (`desk.offline_desk`).
 """
 
 from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from gateway import config, events, recovery
-from gateway.config import Agent, Changes, Config, Touchpoint
-from gateway.config.values import suggest
+from gateway import events, recovery
+from gateway.config import Agent, Config, Touchpoint
 from gateway.control import Handler
+from gateway.desk import Args, Command, Desk, find_touchpoint, id_of, instead, rfc3339
 from gateway.errors import CommandError, ConfigError
 from gateway.health import Health, TouchpointHealth
-from gateway.model import UNROUTED, personal_queue, read_id, show_id, to_ms
-from gateway.rulebook import Rulebook
+from gateway.model import UNROUTED, personal_queue, show_id, to_ms
 from gateway.state import agents, backup, conversations, lanes, outbox, quarantine
 from gateway.state.lanes import Lane
-from gateway.state.lock import StateLock, as_owner_of
-from gateway.state.store import Store
-
-Args = Mapping[str, Any]
-
-Reconcile = Callable[[str | None], Awaitable[Sequence[Mapping[str, Any]]]]
-"""(id of a touchpoint, None for all) → a mapping for each watched folder, with some of `RECONCILED`."""
 
 RECONCILED: Final = (
     *("touchpoint", "folder", "role", "at_provider", "known", "owed", "older", "gaps", "gone", "unfetched", "error"),
@@ -42,46 +32,10 @@ _RESTORED: Final = "restored"
 _FAULTS_SHOWN: Final = timedelta(minutes=10)
 
 
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What handlers work with. `health`, `reload` and the rest are None while no daemon runs."""
-
-    current: Callable[[], Config]
-    store: Store
-    rulebook: Rulebook
-    health: Health | None
-    started_at: datetime | None
-    ring: Callable[[str], None]
-    reload: Callable[[], Awaitable[Changes]] | None
-    forget_logins: Callable[[str], None]
-    reconcile: Reconcile | None = None
-
-
-@contextmanager
-def offline_desk(config_path: Path) -> Iterator[Desk]:
-    """Open the store while no daemon runs, under the daemon's own lock. Raises ConfigError and Unavailable."""
-    gateway = config.load_gateway(config_path)
-    with as_owner_of(gateway.state_dir):
-        lock = StateLock(gateway.state_dir)
-        try:
-            rulebook = Rulebook.open(config_path, gateway, keep=False)
-            store = Store.open(gateway.state_dir / "gateway.db")
-            try:
-                yield Desk(lambda: rulebook.config, store, rulebook, None, None, _nobody_listens, None, _nobody_listens)
-            finally:
-                store.close()
-        finally:
-            lock.release()
-
-
-def _nobody_listens(_: str) -> None:
-    pass
-
-
 def handlers(desk: Desk) -> Mapping[str, Handler]:
     """Return every command by its name on the control socket."""
 
-    def at_desk(function: Callable[[Desk, Args], Awaitable[Any]]) -> Handler:
+    def at_desk(function: Command) -> Handler:
         async def handler(args: Args) -> Any:
             return await function(desk, args)
 
@@ -112,33 +66,6 @@ def handlers(desk: Desk) -> Mapping[str, Handler]:
     }
 
 
-def _instead(word: str, known: Iterable[str], offered: Iterable[str] | None = None) -> str:
-    """Return what may have been meant, out of `known`; else what there is, out of `offered`."""
-    hint = suggest(word, known)
-    if "did you mean" in hint:
-        return hint
-    return f"; there are: {', '.join(sorted(known if offered is None else offered)) or 'none'}"
-
-
-def rfc3339(at: datetime | None) -> str | None:
-    return None if at is None else at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _id(text: str, kind: str) -> int:
-    if (number := read_id(text)) is None:
-        raise CommandError(f"{text!r} is not an id; `mail-gateway {kind} list` shows them", 2)
-    return number
-
-
-def _find_touchpoint(desk: Desk, name: str) -> Touchpoint:
-    """Return the touchpoint of that id, address or alias."""
-    known = desk.current().touchpoints
-    touchpoint = known.get(name) or desk.current().touchpoint_at(name)
-    if touchpoint is None:
-        raise CommandError(f'unknown touchpoint "{name}"{_instead(name, known)}', 2)
-    return touchpoint
-
-
 # --- queue -----------------------------------------------------------------------------------------------------------
 
 
@@ -152,19 +79,19 @@ async def _queue_list(desk: Desk, args: Args) -> Any:
     named = desk.current().queue_names | {UNROUTED}
     known = named | {personal_queue(login) for login in desk.current().agents}
     if queue is not None and queue not in known and not found:  # one that the file has no more may still hold mail
-        raise CommandError(f'unknown queue "{queue}"{_instead(queue, known, named)}', 2)
+        raise CommandError(f'unknown queue "{queue}"{instead(queue, known, named)}', 2)
     return found
 
 
 async def _queue_show(desk: Desk, args: Args) -> Any:
-    found = await desk.store.read(conversations.show_conversation, _id(args["id"], "queue"))
+    found = await desk.store.read(conversations.show_conversation, id_of(args["id"], "queue"))
     if found is None:
         raise CommandError(f"no conversation {args['id']}; `mail-gateway queue list --all` shows them")
     return found
 
 
 async def _queue_read(desk: Desk, args: Args) -> Any:
-    messages = await desk.store.read(conversations.find_messages, _id(args["id"], "queue"))
+    messages = await desk.store.read(conversations.find_messages, id_of(args["id"], "queue"))
     if not messages:
         raise CommandError(f"no conversation or message {args['id']}; `mail-gateway queue list --all` shows them")
     return messages
@@ -172,7 +99,7 @@ async def _queue_read(desk: Desk, args: Args) -> Any:
 
 async def _message_chunk(desk: Desk, args: Args) -> Any:
     """Return one chunk of a message's bytes in base64, None behind the last: never 35 MB in one answer."""
-    chunk = await desk.store.read(outbox.read_chunk, _id(args["id"], "queue"), args["number"])
+    chunk = await desk.store.read(outbox.read_chunk, id_of(args["id"], "queue"), args["number"])
     return None if chunk is None else base64.b64encode(chunk).decode()
 
 
@@ -184,13 +111,13 @@ async def _quarantine_list(desk: Desk, args: Args) -> Any:
 
 
 async def _quarantine_release(desk: Desk, args: Args) -> Any:
-    number = _id(args["id"], "quarantine")
+    number = id_of(args["id"], "quarantine")
     review = quarantine.Review(number, to_ms(datetime.now(UTC)))
     return _reviewed(desk, args["id"], await desk.store.submit(quarantine.release, review), "is in quarantine")
 
 
 async def _quarantine_confirm(desk: Desk, args: Args) -> Any:
-    number = _id(args["id"], "quarantine")
+    number = id_of(args["id"], "quarantine")
     review = quarantine.Review(number, to_ms(datetime.now(UTC)))
     return _reviewed(desk, args["id"], await desk.store.submit(quarantine.confirm, review), "waits to be looked at")
 
@@ -216,7 +143,7 @@ async def _outbox_list(desk: Desk, args: Args) -> Any:
 
 
 async def _outbox_show(desk: Desk, args: Args) -> Any:
-    found = await desk.store.read(outbox.show_outbox, _id(args["id"], "outbox"), _stopped(desk.current()))
+    found = await desk.store.read(outbox.show_outbox, id_of(args["id"], "outbox"), _stopped(desk.current()))
     if found is None:
         raise CommandError(f"no outbound message {args['id']}; `mail-gateway outbox list --all` shows them")
     return found
@@ -276,21 +203,21 @@ async def _outbox_cancel(desk: Desk, args: Args) -> Any:
 
 
 async def _outbox_settle(desk: Desk, args: Args) -> Any:
-    number, address = _id(args["id"], "outbox"), args.get("recipient")
+    number, address = id_of(args["id"], "outbox"), args.get("recipient")
     settle = outbox.Settle(number, bool(args["delivered"]), address, to_ms(datetime.now(UTC)))
     settled = await desk.store.submit(outbox.settle, settle)
     if not settled.recipients:
         found = await _outbox_show(desk, args)
         known = [recipient["address"] for recipient in found["recipients"]]
         if address is not None and address.lower() not in map(str.lower, known):
-            raise CommandError(f"{args['id']} does not go to {address}{_instead(address, known)}", 2)
+            raise CommandError(f"{args['id']} does not go to {address}{instead(address, known)}", 2)
         raise CommandError(_nothing(args, settled, "is uncertain"))
     return _asked(desk, args, "settle", settled)
 
 
 async def _asking(desk: Desk, args: Args) -> outbox.Ask:
     touchpoint = await _find_lane(desk, args["touchpoint"]) if args.get("touchpoint") is not None else None
-    number = _id(args["id"], "outbox") if args.get("id") else None
+    number = id_of(args["id"], "outbox") if args.get("id") else None
     return outbox.Ask(to_ms(datetime.now(UTC)), number, touchpoint)
 
 
@@ -298,7 +225,7 @@ async def _find_lane(desk: Desk, name: str) -> str:
     """Return the id of a touchpoint: of one that is configured, or of one that is no more and has left mail behind."""
     if name not in desk.current().touchpoints and name in await desk.store.read(outbox.count_open):
         return name
-    return _find_touchpoint(desk, name).id
+    return find_touchpoint(desk, name).id
 
 
 def _nothing(args: Args, asked: outbox.Asked, expected: str) -> str:
@@ -311,7 +238,7 @@ def _asked(desk: Desk, args: Args, action: str, asked: outbox.Asked) -> dict[str
     """Tell the log what a person did, and wake those whom it concerns."""
     if desk.health is not None:  # the log is the daemon's
         said = {key: args[key] for key in ("touchpoint", "recipient", "delivered") if args.get(key) is not None}
-        id = show_id(_id(args["id"], "outbox")) if args.get("id") else None
+        id = show_id(id_of(args["id"], "outbox")) if args.get("id") else None
         events.say(f"outbox-{action}", queue_id=id, **said, recipients=asked.recipients)
     _ring(desk, asked)
     return {"recipients": asked.recipients, "too_late": list(asked.too_late)}
@@ -353,7 +280,7 @@ async def _agent_show(desk: Desk, args: Args) -> Any:
 def _find_agent(desk: Desk, login: str) -> Agent:
     agent = desk.current().agents.get(login.lower())
     if agent is None:
-        raise CommandError(f'unknown agent "{login}"{_instead(login, desk.current().agents)}', 2)
+        raise CommandError(f'unknown agent "{login}"{instead(login, desk.current().agents)}', 2)
     return agent
 
 
@@ -419,7 +346,7 @@ async def _reload(desk: Desk, args: Args) -> Any:
 async def _reconcile(desk: Desk, args: Args) -> Any:
     """Compare what lies at the provider with what we have, folder by folder, and fetch what is missing."""
     assert desk.reconcile is not None
-    touchpoint = _find_touchpoint(desk, args["touchpoint"]) if args.get("touchpoint") is not None else None
+    touchpoint = find_touchpoint(desk, args["touchpoint"]) if args.get("touchpoint") is not None else None
     if touchpoint is not None and not (touchpoint.active and touchpoint.is_inbound):
         why = "it is not active" if touchpoint.is_inbound else "it is outbound only"
         raise CommandError(f"{touchpoint.id} has no folder that is watched: {why}")

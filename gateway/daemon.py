@@ -23,8 +23,9 @@ import trio
 
 from gateway import config, control, control_client, events, log, systemd
 from gateway.bridge import Bridge, BridgeLost, open_bridge
-from gateway.commands import Desk, handlers
+from gateway.commands import handlers
 from gateway.config import Config
+from gateway.desk import Desk
 from gateway.doorbell import Doorbell
 from gateway.errors import CommandError, ConfigError, GatewayError, Unavailable
 from gateway.health import Health

@@ -62,7 +62,7 @@ def restore(options: argparse.Namespace) -> int:
 
 
 def _tell(file: Path, report: Report) -> Iterable[str]:
-    from gateway.commands import rfc3339
+    from gateway.desk import rfc3339
     from gateway.model import from_ms
 
     store = report.store
@@ -101,7 +101,7 @@ def _lines(heading: str, names: Iterable[str]) -> list[str]:
 
 
 def _as_json(report: Report) -> dict[str, Any]:
-    from gateway.commands import rfc3339
+    from gateway.desk import rfc3339
     from gateway.model import from_ms
 
     store, files = report.store, report.files

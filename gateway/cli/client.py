@@ -67,7 +67,8 @@ def _state_dir(config_path: Path) -> Path:
 def _asking_the_store(config_path: Path) -> Iterator[Ask]:
     import trio  # as above
 
-    from gateway.commands import handlers, offline_desk
+    from gateway.commands import handlers
+    from gateway.desk import offline_desk
 
     with offline_desk(config_path) as desk:
         answers = handlers(desk)

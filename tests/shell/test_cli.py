@@ -27,7 +27,7 @@ from structlog.testing import capture_logs
 from gateway import control, control_client
 from gateway.cli import show
 from gateway.cli.main import main, parser
-from gateway.commands import rfc3339
+from gateway.desk import rfc3339
 from gateway.errors import CommandError, Unavailable
 from gateway.model import Role, show_id, to_ms
 from gateway.state import agents, outbox

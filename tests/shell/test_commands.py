@@ -15,8 +15,9 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from gateway.commands import RECONCILED, Desk, handlers, offline_desk
+from gateway.commands import RECONCILED, handlers
 from gateway.config import Changes
+from gateway.desk import Desk, offline_desk
 from gateway.errors import CommandError, ConfigError, Unavailable
 from gateway.health import Health
 from gateway.inbound import rounds
