@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
+from gateway.config.durable import holds, replace, sync
 from gateway.config.load import Config, load_kept
 from gateway.errors import ConfigError, Problem, Unavailable
 
@@ -38,13 +38,13 @@ def _keep(config: Config, directory: Path) -> None:
     for path, content in config.files.items():
         name = hashlib.sha256(content).hexdigest()
         names[str(path)] = name
-        if not _holds(files / name, content):
-            _replace(files / name, content)
-    _sync(files)
+        if not holds(files / name, content):
+            replace(files / name, content)
+    sync(files)
     index = {"rules": str(config.rules_path), "files": names}
-    _replace(directory / _INDEX, json.dumps(index, indent=1).encode())
-    _replace(directory / "rules.toml", config.files.get(config.rules_path, b""))
-    _sync(directory)
+    replace(directory / _INDEX, json.dumps(index, indent=1).encode())
+    replace(directory / "rules.toml", config.files.get(config.rules_path, b""))
+    sync(directory)
     for stray in files.iterdir():
         if stray.name not in names.values():
             stray.unlink(missing_ok=True)
@@ -66,29 +66,3 @@ def load_snapshot(directory: Path, gateway_path: Path) -> Config:
 
 def _unusable(path: Path, message: str) -> ConfigError:
     return ConfigError((Problem(path, None, message),))
-
-
-def _holds(path: Path, content: bytes) -> bool:
-    try:
-        return path.read_bytes() == content
-    except OSError:
-        return False
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _sync(directory: Path) -> None:
-    """A rename is durable when its directory is."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

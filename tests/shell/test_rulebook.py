@@ -219,3 +219,44 @@ def test_an_edit_while_the_files_are_read_is_one_we_have_not_seen(
     monkeypatch.setattr(config, "load", load_slowly)
     book.reload()
     assert book.changed_on_disk
+
+
+# --- the history -----------------------------------------------------------------------------------------------------
+
+
+def test_each_good_version_is_remembered_with_what_brought_it_and_what_changed(gateway_toml: Path) -> None:
+    book = opened(gateway_toml)
+    edit(gateway_toml, SUPPORT + TOUCHPOINT.replace("support", "billing"))
+    book.reload("reload by ana")
+    edit(gateway_toml, BAD)
+    with pytest.raises(ConfigError):
+        book.reload()
+    newest, first = book.history.versions()
+    assert (first.by, first.changes) == ("start", ())
+    assert newest.by == "reload by ana"
+    assert newest.changes == ("touchpoint billing: added",)
+    assert newest.at == book.loaded_at
+
+
+def test_what_was_edited_while_nobody_ran_is_told_at_the_next_start(gateway_toml: Path) -> None:
+    opened(gateway_toml)
+    opened(gateway_toml)
+    edit(gateway_toml, SUPPORT + '\n[[rule]]\nname = "new"\n')
+    versions = opened(gateway_toml).history.versions()
+    assert [(one.number, one.by, one.changes) for one in versions] == [
+        (2, "start", ("rule new: added",)),
+        (1, "start", ()),
+    ]
+
+
+def test_a_command_without_a_daemon_makes_no_version(gateway_toml: Path) -> None:
+    assert opened(gateway_toml, keep=False).history.versions() == []
+
+
+def test_a_history_that_cannot_be_kept_stops_nothing(gateway_toml: Path, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "history").write_text("in the way")
+    with capture_logs() as logs:
+        book = opened(gateway_toml)
+    assert book.origin == "file"
+    assert [one["event"] for one in logs] == ["rules-not-kept"]
