@@ -26,25 +26,8 @@ RULES: Final[dict[str, tuple[Any, ...]]] = {
     "touchpoint.signature.when": ("always",),
     "touchpoint.signature.strip_client_signature": (False,),
     "touchpoint.auto_reply": (),
-    "hours": (),
     "template": (),
     "spam.scanner": ("",),
     "spam.quarantine_over": (),
-    "spam.on_dmarc_fail": ("tag",),
     "spam.keep_quarantine": (),
-    "rule.if.return_path": (),
-    "rule.if.body": (),
-    "rule.if.attachment_name": (),
-    "rule.if.attachment_type": (),
-    "rule.if.has_attachment": (),
-    "rule.if.spf": (),
-    "rule.if.dkim": (),
-    "rule.if.dmarc": (),
-    "rule.if.spam_score_over": (),
-    "rule.if.known_sender": (),
-    "rule.if.hours": (),
-    "rule.then.auto_reply": (True,),
 }
-
-# Conditions among them: a rule that asks one of these cannot know the answer.
-CONDITIONS: Final = frozenset(key.removeprefix("rule.if.") for key in RULES if key.startswith("rule.if."))

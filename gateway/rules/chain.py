@@ -1,8 +1,9 @@
-"""The rule chain: class, sender lists, the provider's verdict, the rules in their order, a place for what is left.
+"""The rule chain: class, sender lists, the provider's verdict, the scanner's, DMARC's, the rules in their order, a
+place for what is left.
 
-One pure function from a header to a verdict. Its trail tells what had a part in the verdict; asked to explain, it
-tells of every rule what it looked at. Which queue a *continued* conversation stays in is not known here: that is
-decided where the conversation is found (`rules.conversation.place`).
+One pure function from a header, and what was found out beyond it, to a verdict. Its trail tells what had a part in the
+verdict; asked to explain, it tells of every rule what it looked at. Which queue a *continued* conversation stays in is
+not known here: that is decided where the conversation is found (`rules.conversation.place`).
 """
 
 from __future__ import annotations
@@ -10,20 +11,22 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from gateway.config.rules_file import Action, Rule, Touchpoint
 from gateway.mime.scan import HeaderFacts
-from gateway.model import UNROUTED, MessageClass, Priority, Step, Verdict
+from gateway.model import NO_FINDINGS, UNROUTED, Findings, MessageClass, Priority, Step, Verdict
 from gateway.rules.classify import classify
-from gateway.rules.match import Compiler, Evidence, Node, matches_glob
+from gateway.rules.match import Clock, Compiler, Evidence, Need, Node, matches_glob, needs_of
 
 if TYPE_CHECKING:
     from gateway.config import Config
 
 LINKED: Final = "linked"  # in a rule's `queue`: the touchpoint's own queues
 UNREAD_TAG: Final = "unreadable"
+DMARC_TAG: Final = "dmarc-fail"  # on mail whose sender is not who it says, by the word of the sender's own domain
 _SHOWN_DETAIL: Final = 600  # characters
+_SYMBOLS_SHOWN: Final = 8
 _IN_JUNK: Final = "it lies in the provider's Junk"
 
 
@@ -42,6 +45,7 @@ class _Rule:
     action: Action
     stop: bool
     verdict: str  # what the action does, in words
+    needs: frozenset[Need]
 
 
 @dataclass(slots=True)
@@ -98,12 +102,12 @@ class Chain:
         *,
         allowlist: Collection[str] = (),
         blocklist: Collection[str] = (),
+        hours: Mapping[str, Clock] | None = None,
+        quarantine_over: float = 6.0,
+        on_dmarc_fail: Literal["tag", "quarantine"] = "tag",
     ) -> None:
-        compiler = Compiler()
-        compiled = [
-            (rule.touchpoints, _Rule(rule.name, compiler.compile(rule.condition), rule.action, rule.stop, _say(rule)))
-            for rule in rules
-        ]
+        compiler = Compiler(hours)
+        compiled = [(rule.touchpoints, _compile(compiler, rule)) for rule in rules]
         compiler.finish()
         self._everywhere = tuple(rule for only, rule in compiled if only is None)
         self._by_touchpoint = {
@@ -113,9 +117,26 @@ class Chain:
         self._own = {id: touchpoint.addresses for id, touchpoint in touchpoints.items()}
         self._allowed = SenderList(allowlist)
         self._blocked = SenderList(blocklist)
+        self._quarantine_over = quarantine_over
+        self._on_dmarc_fail = on_dmarc_fail
+        self._needs = {
+            id: frozenset[Need]().union(*(rule.needs for rule in its)) for id, its in self._by_touchpoint.items()
+        }
+        self._needs_everywhere = frozenset[Need]().union(*(rule.needs for rule in self._everywhere))
+
+    def needs(self, touchpoint: str) -> frozenset[Need]:
+        """Return what some rule of that touchpoint asks about beyond the header."""
+        return self._needs.get(touchpoint, self._needs_everywhere)
 
     def decide(
-        self, touchpoint: str, facts: HeaderFacts, size: int, *, junk: bool = False, explain: bool = False
+        self,
+        touchpoint: str,
+        facts: HeaderFacts,
+        size: int,
+        *,
+        junk: bool = False,
+        findings: Findings = NO_FINDINGS,
+        explain: bool = False,
     ) -> Verdict:
         """Return the verdict on a message of `size` bytes. Its queues are those of a new conversation.
 
@@ -125,7 +146,7 @@ class Chain:
         """
         message_class, step = classify(facts, self._own.get(touchpoint, frozenset()))
         trail = [step]
-        standing = self._look_up_sender(facts, trail, explain=explain)
+        standing = self._look_up_sender(facts, findings.block, trail, explain=explain)
         draft = _Draft(quarantine=standing is _Standing.BLOCKED, by_us=standing is _Standing.BLOCKED)
         if junk:
             draft.quarantine = standing is not _Standing.ALLOWED
@@ -133,8 +154,9 @@ class Chain:
             trail.append(Step("provider", _IN_JUNK, verdict))
         elif explain:
             trail.append(Step("provider", "it does not lie in the provider's Junk", "no quarantine"))
+        self._weigh(findings, standing, draft, trail, explain=explain)
         linked = self._linked.get(touchpoint, ())
-        evidence = Evidence(facts, size, message_class)
+        evidence = Evidence(facts, size, message_class, findings)
         rules = self._by_touchpoint.get(touchpoint, self._everywhere)
         for number, rule in enumerate(rules):
             holds = rule.node.holds(evidence)
@@ -146,7 +168,7 @@ class Chain:
                         trail += (Step(f"rule {one.name}", "not looked at", "-") for one in rules[number + 1 :])
                     break
             elif holds is None:
-                trail.append(_step(rule, evidence, "no match: a condition is not yet in force"))
+                trail.append(_step(rule, evidence, "no match: a condition cannot be answered"))
             elif explain:
                 trail.append(_step(rule, evidence, "no match"))
         queues, reason = _place(draft.queues, linked)
@@ -165,8 +187,11 @@ class Chain:
             trail=tuple(trail),
         )
 
-    def _look_up_sender(self, facts: HeaderFacts, trail: list[Step], *, explain: bool) -> _Standing:
-        """Return how the lists see the sender: what people see as sender counts, for blocks also the return path."""
+    def _look_up_sender(self, facts: HeaderFacts, block: str, trail: list[Step], *, explain: bool) -> _Standing:
+        """Return how the lists see the sender: what people see as sender counts, for blocks also the return path.
+
+        `block`: the pattern of an agent's block that the sender meets.
+        """
         authors = [box.address.lower() for box in facts.authors if box.address]
         if hit := self._allowed.find(authors):
             trail.append(Step("allowlist", f"{hit[0]} is on it as {hit[1]}", "not blocked"))
@@ -175,15 +200,63 @@ class Chain:
         if hit := self._blocked.find([*authors, path.lower()] if path else authors):
             trail.append(Step("blocklist", f"{hit[0]} is on it as {hit[1]}", "quarantine"))
             return _Standing.BLOCKED
+        if block:
+            trail.append(
+                Step("blocklist", f"{', '.join(authors[:1]) or path or 'it'} is blocked as {block}", "quarantine")
+            )
+            return _Standing.BLOCKED
         if explain:
             trail.append(Step("blocklist", f"{', '.join(authors) or 'no sender'} is on neither list", "not blocked"))
         return _Standing.UNKNOWN
+
+    def _weigh(
+        self, findings: Findings, standing: _Standing, draft: _Draft, trail: list[Step], *, explain: bool
+    ) -> None:
+        """Add what the scanner and DMARC say. Who is on the allowlist is only noted."""
+        is_allowed = standing is _Standing.ALLOWED
+        if (score := findings.score) is not None:
+            is_over = score.value > self._quarantine_over
+            if is_over and not is_allowed:
+                draft.quarantine = draft.by_us = True
+            if is_over or explain:
+                symbols = f" ({', '.join(score.symbols[:_SYMBOLS_SHOWN])})" if score.symbols else ""
+                said = f"{score.by} says {score.value:g}, {'over' if is_over else 'not over'} {self._quarantine_over:g}"
+                trail.append(Step("scanner", said + symbols, _spared(is_allowed) if is_over else "no quarantine"))
+        elif findings.no_score:
+            trail.append(Step("scanner", findings.no_score, "no score"))
+        authentication = findings.authentication
+        if authentication is not None and authentication.dmarc == "fail":
+            draft.tags.append(DMARC_TAG)
+            verdict = f"tag {DMARC_TAG}"
+            if self._on_dmarc_fail == "quarantine":
+                if not is_allowed:
+                    draft.quarantine = draft.by_us = True
+                verdict = f"{_spared(is_allowed)}, {verdict}"
+            trail.append(Step("dmarc", authentication.detail or f"fail, says {authentication.by}", verdict))
+        elif explain:
+            word = authentication.dmarc if authentication is not None else ""
+            trail.append(
+                Step("dmarc", f"{word}, says {authentication.by}" if word and authentication else "not known", "-")
+            )
+
+
+def _spared(is_allowed: bool) -> str:
+    return "no quarantine: the sender is on the allowlist" if is_allowed else "quarantine"
 
 
 def compile_chain(config: Config) -> Chain:
     """Return the chain of a configuration. May take a tenth of a second for a thousand rules: not on a loop."""
     rules = config.rules
-    return Chain(rules.rules, config.touchpoints, allowlist=rules.spam.allowlist, blocklist=rules.spam.blocklist)
+    spam = rules.spam
+    return Chain(
+        rules.rules,
+        config.touchpoints,
+        allowlist=spam.allowlist,
+        blocklist=spam.blocklist,
+        hours=rules.hours,
+        quarantine_over=spam.quarantine_over,
+        on_dmarc_fail=spam.on_dmarc_fail,
+    )
 
 
 def last_resort(linked: Sequence[str], cause: str, *, junk: bool = False) -> Verdict:
@@ -202,6 +275,11 @@ def last_resort(linked: Sequence[str], cause: str, *, junk: bool = False) -> Ver
         auto_reply=False,
         trail=trail,
     )
+
+
+def _compile(compiler: Compiler, rule: Rule) -> _Rule:
+    condition = rule.condition
+    return _Rule(rule.name, compiler.compile(condition), rule.action, rule.stop, _say(rule), needs_of(condition))
 
 
 def _place(chosen: Sequence[str], linked: Sequence[str]) -> tuple[tuple[str, ...], str]:

@@ -1,8 +1,8 @@
 """Conditions of rules, compiled once at load, asked once a message.
 
-A condition answers True, False, or None for "cannot be said yet": a kind of condition whose work is not built. None
-travels through `all`, `any` and `not` as in three-valued logic, so that such a condition never makes a rule match,
-not even inside a `not`.
+A condition answers True, False, or None for "cannot be said": what it asks about was not found out. None travels
+through `all`, `any` and `not` as in three-valued logic, so that such a condition never makes a rule match, not even
+inside a `not`.
 
 How a thousand rules stay below two milliseconds: the values of a field are folded once a message and joined into one
 string, `\\n` around each; an ordinary glob is then one substring search, `*invoice*` for `invoice`, `*@x.example` for
@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
 from typing import Any, Final, Protocol
 
 import re2
@@ -21,21 +23,62 @@ import re2
 from gateway.config.conditions import All, AnyOf, Condition, Not, Test
 from gateway.config.values import compile_expression, expression_of
 from gateway.mime.scan import HeaderFacts, Mailbox
-from gateway.model import MessageClass
+from gateway.model import NO_FINDINGS, Findings, MessageClass
 
 VALUE_CHARACTERS: Final = 2_000  # of one value that patterns see
 FIELD_CHARACTERS: Final = 8_000  # of all values of one field together
 _SHOWN: Final = 120  # characters of a value in an explanation
 _SET_MEMORY: Final = 64 * 1024 * 1024  # bytes: a set that needs more answers "no match" for everything
+NULL_PATH: Final = "<>"  # how the null return path is written in a pattern
+
+
+class Need(StrEnum):
+    """What has to be found out before a condition can answer, beyond the header."""
+
+    BODY = "body"
+    ATTACHMENTS = "attachments"
+    AUTHENTICATION = "authentication"
+    KNOWN_SENDER = "known_sender"
+    SCORE = "score"
+
+
+NEEDS: Final[Mapping[str, Need]] = {
+    "body": Need.BODY,
+    **dict.fromkeys(("attachment_name", "attachment_type", "has_attachment"), Need.ATTACHMENTS),
+    **dict.fromkeys(("spf", "dkim", "dmarc"), Need.AUTHENTICATION),
+    "known_sender": Need.KNOWN_SENDER,
+    "spam_score_over": Need.SCORE,
+}
+
+
+def needs_of(condition: Condition) -> frozenset[Need]:
+    """Return everything that some part of the condition asks about."""
+    match condition:
+        case All(conditions) | AnyOf(conditions):
+            return frozenset().union(*map(needs_of, conditions))
+        case Not(inner):
+            return needs_of(inner)
+        case Test(field):
+            return frozenset((NEEDS[field],)) if field in NEEDS else frozenset()
+
+
+class Clock(Protocol):
+    """Office hours."""
+
+    def is_open(self, at: datetime) -> bool: ...
 
 
 class Evidence:
     """One message as the conditions see it. Every value is computed when it is first asked for, and then kept."""
 
-    def __init__(self, facts: HeaderFacts, size: int, message_class: MessageClass) -> None:
+    def __init__(
+        self, facts: HeaderFacts, size: int, message_class: MessageClass, findings: Findings = NO_FINDINGS
+    ) -> None:
         self.facts = facts
         self.size = size
         self.message_class = message_class
+        self.findings = findings
+        self.open: dict[str, bool] = {}  # hours by name
         self._values: dict[str, tuple[str, ...]] = {}
         self.folded: dict[str, str] = {}
         self.hits: dict[str, frozenset[int]] = {}
@@ -44,8 +87,16 @@ class Evidence:
         """Return what patterns of condition `name` are held against. Empty when the field is missing."""
         found = self._values.get(name)
         if found is None:
-            found = self._values[name] = tuple(_bounded(_read(name, self.facts)))
+            if name in _FOUND_OUT:  # bounded where it was read
+                found = tuple(_FOUND_OUT[name](self) or ())
+            else:
+                found = tuple(_bounded(_read(name, self.facts)))
+            self._values[name] = found
         return found
+
+    def knows(self, name: str) -> bool:
+        """Was it found out what condition `name` asks about? Only for those that are not about the header."""
+        return name in self._values or _FOUND_OUT[name](self) is not None
 
     def fold(self, name: str) -> str:
         """Return the values folded, joined, with a line end around each; "" when there are none."""
@@ -63,6 +114,34 @@ def _read(name: str, facts: HeaderFacts) -> Iterable[str]:
     if name == "from":
         return _forms(facts.authors)
     return _forms(facts.to if name == "to" else facts.cc)
+
+
+def _return_path(evidence: Evidence) -> Iterable[str] | None:
+    path = evidence.facts.return_path
+    return None if path is None else (path[:VALUE_CHARACTERS] or NULL_PATH,)
+
+
+def _body(evidence: Evidence) -> Iterable[str] | None:
+    body = evidence.findings.body
+    return None if body is None else (body,)
+
+
+def _attachment_names(evidence: Evidence) -> Iterable[str] | None:
+    attachments = evidence.findings.attachments
+    return None if attachments is None else (one.name for one in attachments if one.name)
+
+
+def _attachment_types(evidence: Evidence) -> Iterable[str] | None:
+    attachments = evidence.findings.attachments
+    return None if attachments is None else (one.type for one in attachments)
+
+
+_FOUND_OUT: Final[Mapping[str, Callable[[Evidence], Iterable[str] | None]]] = {
+    "return_path": _return_path,
+    "body": _body,
+    "attachment_name": _attachment_names,
+    "attachment_type": _attachment_types,
+}
 
 
 def _forms(boxes: Sequence[Mailbox]) -> Iterable[str]:
@@ -207,16 +286,117 @@ class SizeOver:
 
 
 @dataclass(frozen=True, slots=True)
-class NotInForce:
-    """A condition that is understood by the configuration and not yet built."""
+class FoundOut:
+    """A text that is not in the header: nothing can be said while it is not known."""
 
-    name: str
+    text: Text
 
-    def holds(self, evidence: Evidence) -> None:
-        return None
+    def holds(self, evidence: Evidence) -> bool | None:
+        return self.text.holds(evidence) if evidence.knows(self.text.name) else None
 
     def tell(self, evidence: Evidence) -> str:
-        return f"{self.name} is not yet in force"
+        name = self.text.name
+        if not evidence.knows(name):
+            return f"{name} is not known"
+        return self.text.tell(evidence)
+
+
+@dataclass(frozen=True, slots=True)
+class HasAttachment:
+    wanted: frozenset[bool]
+
+    def holds(self, evidence: Evidence) -> bool | None:
+        attachments = evidence.findings.attachments
+        return None if attachments is None else bool(attachments) in self.wanted
+
+    def tell(self, evidence: Evidence) -> str:
+        attachments = evidence.findings.attachments
+        if attachments is None:
+            return "has_attachment is not known"
+        names = ", ".join(one.name or one.type for one in attachments)
+        return f"it has {len(attachments)}: {_shorten(names)}" if attachments else "it has no attachment"
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticated:
+    """`kind`: spf, dkim or dmarc. What was not looked at has no result word."""
+
+    kind: str
+    words: frozenset[str]
+
+    def holds(self, evidence: Evidence) -> bool | None:
+        word = self._word(evidence)
+        return word in self.words if word else None
+
+    def tell(self, evidence: Evidence) -> str:
+        found, word = evidence.findings.authentication, self._word(evidence)
+        if not word or found is None:
+            return f"{self.kind} is not known"
+        return f"{self.kind} is {word}, says {found.by}" if found.by else f"{self.kind} is {word}"
+
+    def _word(self, evidence: Evidence) -> str:
+        found = evidence.findings.authentication
+        if found is None:
+            return ""
+        return found.spf if self.kind == "spf" else found.dkim if self.kind == "dkim" else found.dmarc
+
+
+@dataclass(frozen=True, slots=True)
+class SpamScoreOver:
+    limit: float
+
+    def holds(self, evidence: Evidence) -> bool | None:
+        score = evidence.findings.score
+        return None if score is None else score.value > self.limit
+
+    def tell(self, evidence: Evidence) -> str:
+        score = evidence.findings.score
+        if score is None:
+            reason = evidence.findings.no_score
+            return f"the spam score is not known: {reason}" if reason else "the spam score is not known"
+        return f"spam score {score.value:g} is {'over' if score.value > self.limit else 'not over'} {self.limit:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSender:
+    wanted: frozenset[bool]
+
+    def holds(self, evidence: Evidence) -> bool | None:
+        known = evidence.findings.known_sender
+        return None if known is None else known in self.wanted
+
+    def tell(self, evidence: Evidence) -> str:
+        known = evidence.findings.known_sender
+        if known is None:
+            return "whether the sender is known was not found out"
+        return "the sender is known" if known else "the sender is not known"
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """`wanted`: (name, whether it is to be open, the hours of that name), any of them."""
+
+    wanted: tuple[tuple[str, bool, Clock], ...]
+
+    def holds(self, evidence: Evidence) -> bool | None:
+        if evidence.findings.at is None:
+            return None
+        return any(self._is_open(name, clock, evidence) is state for name, state, clock in self.wanted)
+
+    def tell(self, evidence: Evidence) -> str:
+        if (at := evidence.findings.at) is None:
+            return "when it was judged is not known"
+        states = {name: self._is_open(name, clock, evidence) for name, _, clock in self.wanted}
+        said = ", ".join(f"{name} is {'open' if is_open else 'closed'}" for name, is_open in states.items())
+        return f"at {at:%Y-%m-%d %H:%M} UTC {said}"
+
+    @staticmethod
+    def _is_open(name: str, clock: Clock, evidence: Evidence) -> bool:
+        found = evidence.open.get(name)
+        if found is None:
+            assert evidence.findings.at is not None
+            found = evidence.open[name] = clock.is_open(evidence.findings.at)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,9 +457,13 @@ class Negation:
 
 
 class Compiler:
-    """Turns conditions of one configuration into nodes. `finish` once at the end, before any message is asked about."""
+    """Turns conditions of one configuration into nodes. `finish` once at the end, before any message is asked about.
 
-    def __init__(self) -> None:
+    `hours`: by the name that conditions call them.
+    """
+
+    def __init__(self, hours: Mapping[str, Clock] | None = None) -> None:
+        self.hours = hours or {}
         self._expressions: dict[str, Expressions] = {}
 
     def compile(self, condition: Condition) -> Node:
@@ -292,8 +476,7 @@ class Compiler:
             case Not(inner):
                 return Negation(self.compile(inner))
             case Test():
-                make = _MAKERS.get("header" if condition.field.startswith("header.") else condition.field)
-                return make(self, condition) if make else NotInForce(condition.field)
+                return _MAKERS["header" if condition.field.startswith("header.") else condition.field](self, condition)
 
     def finish(self) -> None:
         for expressions in self._expressions.values():
@@ -323,8 +506,39 @@ def _class(compiler: Compiler, test: Test) -> Node:
     return Class(frozenset(str(value) for value in test.values))
 
 
+def _found_out(compiler: Compiler, test: Test) -> Node:
+    return FoundOut(compiler.text(test))
+
+
+def _authenticated(compiler: Compiler, test: Test) -> Node:
+    return Authenticated(test.field, frozenset(map(str, test.values)))
+
+
+def _has_attachment(compiler: Compiler, test: Test) -> Node:
+    return HasAttachment(frozenset(map(bool, test.values)))
+
+
+def _known_sender(compiler: Compiler, test: Test) -> Node:
+    return KnownSender(frozenset(map(bool, test.values)))
+
+
+def _spam_score_over(compiler: Compiler, test: Test) -> Node:
+    return SpamScoreOver(min(float(value) for value in test.values))
+
+
+def _hours(compiler: Compiler, test: Test) -> Node:
+    wanted = [str(value).rpartition(":") for value in test.values]
+    return Hours(tuple((name, state == "open", compiler.hours[name]) for name, _, state in wanted))
+
+
 _MAKERS: Final[Mapping[str, Callable[[Compiler, Test], Node]]] = {
     **dict.fromkeys(("from", "to", "cc", "subject", "header"), Compiler.text),
+    **dict.fromkeys(_FOUND_OUT, _found_out),
+    **dict.fromkeys(("spf", "dkim", "dmarc"), _authenticated),
+    "has_attachment": _has_attachment,
+    "known_sender": _known_sender,
+    "spam_score_over": _spam_score_over,
+    "hours": _hours,
     "size_over": _size_over,
     "class": _class,
 }

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import pending
 from gateway.errors import Severity
-from gateway.rules import match
 from tests.unit.config.writing import AGENT, SUPPORT, TOUCHPOINT, check, load, marked_line, said
 
 WARNINGS = {
@@ -149,13 +147,6 @@ def test_two_touchpoints_of_one_mailbox_that_both_find_its_junk_are_told(tmp_pat
 # --- not yet in force ------------------------------------------------------------------------------------------------
 
 
-def test_conditions_not_yet_in_force_are_those_that_the_rules_cannot_answer() -> None:
-    from gateway.config.conditions import If
-    from gateway.config.sentences import keys_of
-
-    assert set(keys_of(If)) - {"all", "any", "not"} - match.IN_FORCE == pending.CONDITIONS
-
-
 def test_a_key_without_effect_is_named_where_it_is_set(tmp_path: Path) -> None:
     rules = f"""{TOUCHPOINT}
 sent_copy = "append"
@@ -177,7 +168,6 @@ any = [
         "gateway.toml:2: store.retention is not yet in force",
         "gateway.toml:4: http is not yet in force",
         "rules.toml:11: touchpoint.preview_roles is not yet in force",
-        "rules.toml:25: rule.if.body is not yet in force",
     ]
 
 

@@ -206,7 +206,7 @@ def test_the_trail_tells_what_had_a_part() -> None:
             'subject "Your invoice" matches *invoice*',
             "queue billing, priority high, tag a, no quarantine, reroute",
         ),
-        Step("rule r3", "spf is not yet in force", "no match: a condition is not yet in force"),
+        Step("rule r3", "spf is not known", "no match: a condition cannot be answered"),
         Step("rule r4", "no condition", "discard, no auto-reply, stop"),
         Step("queues", "rules say so", "billing"),
     )
