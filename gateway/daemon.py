@@ -30,6 +30,7 @@ from gateway.doorbell import Doorbell
 from gateway.errors import CommandError, ConfigError, GatewayError, Unavailable
 from gateway.health import Health
 from gateway.inbound import mailbox, sentbox
+from gateway.inbound.inquiry import Inquiry
 from gateway.inbound.intake import Intake
 from gateway.inbound.room import Room
 from gateway.model import to_ms
@@ -39,7 +40,8 @@ from gateway.outbound.signing import Signer
 from gateway.outbound.submission import SubmissionServer
 from gateway.outbound.warnings import BounceWarnings
 from gateway.rulebook import Rulebook
-from gateway.state import bounces, lanes, offers, outbox
+from gateway.state import blocks, bounces, lanes, offers, outbox
+from gateway.state.blocks import Blocks
 from gateway.state.bounces import HardBounces
 from gateway.state.lock import StateLock
 from gateway.state.store import Store
@@ -52,6 +54,7 @@ BAD_CONFIG: Final = 78
 _SWITCH_INTERVAL: Final = 0.0005  # seconds; a thread that computes must not keep the writer from its next statement
 _DRAIN: Final = 20.0  # seconds for submissions and attempts in flight; systemd waits for 90
 _WATCHDOG_PATIENCE: Final = 10.0  # seconds for the asyncio thread to answer
+_JUST_BEGUN: Final = 30.0  # seconds; longer than a login takes
 _RECONCILED_TOGETHER: Final = 20  # touchpoints, each with a session of its own
 _SLOW_DISK: Final = 10.0  # seconds in one batch: worth a line in the log
 _HUNG_DISK: Final = 300.0  # seconds in one batch: a disk that will not answer; systemd may restart us
@@ -149,7 +152,9 @@ class Daemon:
         self._workers = WorkerPool()
         self._supervisor = Supervisor(nursery, self._health)
         hard = HardBounces(await store.read(bounces.all_hard))
-        self._intake = Intake(store, self._current, hard=hard)
+        self._blocks = Blocks(await store.read(blocks.all_blocks))
+        inquiry = Inquiry(store)
+        self._intake = Intake(store, self._current, hard=hard, inquiry=inquiry)
         warnings = BounceWarnings(hard, lambda: self._gateway.hostname, store.ids.next)
         self._signer = Signer(store)
         self._offers = Offers(store, await store.read(offers.all_offers), server_of=self._server_of)
@@ -169,6 +174,7 @@ class Daemon:
                 reload=self._reload,
                 reconcile=self._reconcile,
                 forget_logins=self._submission.passwords.forget,
+                blocks=self._blocks,
             )
             await nursery.start(control.serve, control_client.socket_path(self._gateway.state_dir), handlers(desk))
             await bridge.call(self._submission.start, systemd.listening_sockets().get("submission"))
@@ -325,11 +331,14 @@ class Daemon:
         self._report_rules()
         self._signer.forget()  # a key may be another one under the same name
         self._bridge.loop.call_soon_threadsafe(self._submission.apply, self._current())
-        # Perhaps the file of a password was mended, which no setting shows: what waits tries again at once
+        # Perhaps the file of a password was mended, which no setting shows: what waits tries again at once. But for who
+        # has just begun: reloads that come faster than a provider lets us in would never let us in
         waiting = [
             (touchpoint_id, kind)
             for touchpoint_id, kind in self._supervisor.running()
-            if kind == "inbound" and not self._health.touchpoint(touchpoint_id).connected
+            if kind == "inbound"
+            and not self._health.touchpoint(touchpoint_id).connected
+            and self._supervisor.age(touchpoint_id, kind) > _JUST_BEGUN
         ]
         await self._set_touchpoints(waiting)
         await self._try_lanes()

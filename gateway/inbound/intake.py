@@ -19,8 +19,9 @@ import trio
 from gateway import events
 from gateway.config import Config
 from gateway.errors import NotStored, Unavailable
-from gateway.mime.scan import scan
-from gateway.model import UNROUTED, Arrival, MessageClass, Placeholder, Role, Step, Verdict, show_id
+from gateway.inbound.inquiry import Inquiry, Look
+from gateway.mime.scan import HeaderFacts, scan
+from gateway.model import UNROUTED, Arrival, Findings, MessageClass, Placeholder, Role, Step, Verdict, from_ms, show_id
 from gateway.rules.chain import Chain, compile_chain, last_resort
 from gateway.rules.conversation import Ties, is_reopening, thread_keys, ties_of
 from gateway.rules.dsn import read_report
@@ -36,7 +37,11 @@ LAST_TRY = 3  # begun twice and never finished: the message, or what it meets he
 UNREAD_SUBJECT = "(a message that could not be read)"
 # Who writes from an address, or answers from it by a machine, has a mailbox there
 _FROM_PEOPLE = frozenset({MessageClass.HUMAN, MessageClass.AUTO_REPLY})
+LOOKS_TOGETHER = 32  # messages of one batch that are looked at concurrently
+LOOKS_LONGEST = 30.0  # seconds for all of a batch: it is stored, and has to go on
 _RETRY_SECONDS = (1, 5, 15, 60)  # for messages that are stored and could not be routed; the last one repeats
+
+_Seen = tuple[HeaderFacts, Findings] | Exception
 
 
 class Intake:
@@ -44,6 +49,7 @@ class Intake:
 
     `current`: the configuration in force; read once a batch, so that no message sees half of two. `wake`: called with
     the names of queues that have something new. `hard`: learns which addresses bounced for good, and which are in use.
+    `inquiry`: finds out what the header does not say.
     """
 
     def __init__(
@@ -54,8 +60,10 @@ class Intake:
         wake: Callable[[Sequence[str]], None] = lambda names: None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         hard: HardBounces | None = None,
+        inquiry: Inquiry | None = None,
     ) -> None:
         self._store = store
+        self._inquiry = inquiry if inquiry is not None else Inquiry(store)
         self._hard = hard if hard is not None else HardBounces()
         self._current = current
         self._wake = wake
@@ -171,12 +179,13 @@ class Intake:
                 unread = f"the rules cannot be used: {type(error).__name__}"
         away: Unavailable | None = None
         decided: list[tuple[Unrouted, Routed, Ticket[RoutedResult]]] = []
+        seen = {} if chain is None else await self._look(messages, config, chain)
         for message in messages:
             try:
                 if chain is None:
                     routed = self._unread(message, config, unread or "")
                 else:
-                    routed = await self._judge(message, config, chain)
+                    routed = await self._judge(message, config, chain, seen[message.id])
             except Unavailable as error:
                 away = error
                 self._strand(message.id, unread)
@@ -235,13 +244,53 @@ class Intake:
         for _, note in returned.bounced:
             events.say("bounced", queue_id=show_id(returned.outbox), report=show_id(routed.id), note=note)
 
-    async def _judge(self, message: Unrouted, config: Config, chain: Chain) -> Routed:
+    async def _look(self, messages: Sequence[Unrouted], config: Config, chain: Chain) -> dict[int, _Seen]:
+        """Return of each message what its header says and what was found out beyond it, or why that was not possible.
+
+        They are looked at together, for what is asked may be far away; they are judged in their order afterwards.
+        """
+        seen: dict[int, _Seen] = {}
+        waiting: list[tuple[Unrouted, HeaderFacts, Look]] = []
+        at = from_ms(self._now_ms())
+        for message in messages:
+            try:
+                facts = scan(message.head)
+                look = self._inquiry.begin(message, facts, config, chain, at)
+                seen[message.id] = facts, look.findings
+            except Exception as error:
+                seen[message.id] = error
+                continue
+            if look.is_waiting:
+                waiting.append((message, facts, look))
+            await trio.lowlevel.checkpoint()  # the reading is ours to bound, the number of messages is not
+        few = trio.CapacityLimiter(LOOKS_TOGETHER)
+
+        async def one(message: Unrouted, facts: HeaderFacts, look: Look) -> None:
+            async with few:
+                try:
+                    seen[message.id] = facts, await look.take()
+                except Exception as error:
+                    seen[message.id] = error
+                except trio.Cancelled:
+                    seen[message.id] = facts, look.findings
+                    raise
+
+        if waiting:
+            with trio.move_on_after(LOOKS_LONGEST):
+                async with trio.open_nursery() as nursery:
+                    for each in waiting:
+                        nursery.start_soon(one, *each)
+        return seen
+
+    async def _judge(self, message: Unrouted, config: Config, chain: Chain, seen: _Seen) -> Routed:
         try:
-            facts = scan(message.head)
+            if isinstance(seen, Exception):
+                raise seen
+            facts, findings = seen
             if message.placeholder is Placeholder.BLIND:  # what it says is ours: no rule is about that
                 verdict = self._last_resort(message, config, "nothing of the message could be had")
             else:
-                verdict = chain.decide(message.touchpoint, facts, message.size, junk=message.junk)
+                verdict = chain.decide(message.touchpoint, facts, message.size, junk=message.junk, findings=findings)
             routed = Routed(
                 id=message.id,
                 touchpoint=message.touchpoint,
@@ -254,6 +303,7 @@ class Intake:
                 is_reopening=is_reopening(verdict.message_class, facts),
                 conversation=self._store.ids.next(),
                 at=self._now_ms(),
+                findings=findings,
             )
             if verdict.message_class is MessageClass.BOUNCE:
                 return await self._understand(routed, message, config)

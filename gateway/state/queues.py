@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from gateway.model import (
+    NO_FINDINGS,
+    Findings,
     MessageClass,
     Placeholder,
     Priority,
@@ -23,7 +25,7 @@ from gateway.model import (
     show_id,
 )
 from gateway.rules.conversation import ConversationState, Ties, answer, begin, follow, place, thread_key
-from gateway.state import bounces, raw
+from gateway.state import bounces, findings, raw
 from gateway.state.bounces import Returned
 from gateway.state.conversations import Conversation, as_json, load
 from gateway.state.quarantine import BY_JUNK, BY_US
@@ -47,7 +49,8 @@ class Routed:
     """Everything decided about one arrival. `conversation`: the id to use when it begins one. `at`: milliseconds.
 
     `returned`: what it reports about a message of ours; `about`: thread keys of that message. `note`: one plain
-    sentence that stands beside it. `redeems`: the sender's address had bounced for good, and is in use.
+    sentence that stands beside it. `redeems`: the sender's address had bounced for good, and is in use. `findings`:
+    what the verdict rests on beyond the header.
     """
 
     id: int
@@ -65,6 +68,7 @@ class Routed:
     about: tuple[int, ...] = ()
     note: str = ""
     redeems: bool = False
+    findings: Findings = NO_FINDINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,12 +245,12 @@ def _write(
             "UPDATE message SET state = 'routed', routed_at = new.at, message_id = new.message_id, class = new.class,"
             " subject = new.subject, sender = new.sender, sender_name = new.sender_name,"
             " conversation = new.conversation, quarantine = new.quarantine, reviewed_at = new.reviewed_at,"
-            " discarded = new.discarded, trail = new.trail, note = new.note"
+            " discarded = new.discarded, trail = new.trail, note = new.note, findings = new.findings"
             " FROM (SELECT value ->> 0 AS id, value ->> 1 AS at, value ->> 2 AS message_id,"
             " value ->> 3 AS class, value ->> 4 AS subject, value ->> 5 AS sender, value ->> 6 AS sender_name,"
             " value ->> 7 AS conversation, value ->> 8 AS quarantine, value ->> 9 AS reviewed_at,"
-            " value ->> 10 AS discarded, value ->> 11 AS trail, value ->> 12 AS note"
-            " FROM json_each(?)) AS new WHERE message.id = new.id",
+            " value ->> 10 AS discarded, value ->> 11 AS trail, value ->> 12 AS note,"
+            " value ->> 13 AS findings FROM json_each(?)) AS new WHERE message.id = new.id",
             (as_json([_message_row(*one) for one in written]),),
         )
 
@@ -269,6 +273,7 @@ def _message_row(
         int(item.verdict.discard),
         show_trail(trail),
         item.note or None,
+        findings.dump(item.findings),
     )
 
 

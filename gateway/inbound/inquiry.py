@@ -1,0 +1,183 @@
+"""What is found out about a message beyond its header, before the rules are asked: blocks, authentication, a score,
+whether its sender is known, and what lies in its body.
+
+Nothing here may keep mail from going on. Whatever is away, too slow or broken leaves its part of the findings empty,
+and no condition about that part holds; only the store's own absence is the caller's business. Everything has a time
+limit of its own, and all of it together has `TOGETHER`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from typing import Final, Protocol
+
+import trio
+
+from gateway import events
+from gateway.config import Config, Touchpoint
+from gateway.errors import Unavailable
+from gateway.mime.scan import HeaderFacts
+from gateway.model import Authentication, Findings, Score, show_id
+from gateway.rules.chain import Chain
+from gateway.state import raw
+from gateway.state.queues import Unrouted
+from gateway.state.store import Store
+
+TOGETHER: Final = 15.0  # seconds, for one message
+_LARGE_BYTES: Final = 4 * 1024 * 1024
+_LARGE_TOGETHER: Final = 2  # large messages that are in memory at a time
+
+
+class Authenticator(Protocol):
+    """Knows whether the sender is who they say."""
+
+    async def authenticate(
+        self, raw_of: Callable[[], Awaitable[bytes]], facts: HeaderFacts, touchpoint: Touchpoint, config: Config
+    ) -> Authentication: ...
+
+
+class Scanner(Protocol):
+    """Knows how much a message looks like spam. Raises Unavailable."""
+
+    async def score(self, url: str, raw: bytes, facts: HeaderFacts) -> Score: ...
+
+
+class Blocks(Protocol):
+    """Knows whose mail is not wanted. Answers at once."""
+
+    def find(self, touchpoint: str, addresses: Sequence[str]) -> str:
+        """Return the pattern that one of the addresses (lower case) meets, "" none."""
+        ...
+
+
+class Inquiry:
+    """Used from Trio only. What is None is not asked."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        authenticator: Authenticator | None = None,
+        scanner: Scanner | None = None,
+        blocks: Blocks | None = None,
+    ) -> None:
+        self._store = store
+        self._authenticator = authenticator
+        self._scanner = scanner
+        self._blocks = blocks
+        self._large = trio.CapacityLimiter(_LARGE_TOGETHER)
+
+    def begin(self, message: Unrouted, facts: HeaderFacts, config: Config, chain: Chain, at: datetime) -> Look:
+        """Return what could be found out at once, and what has still to be waited for. `at`: now."""
+        touchpoint = config.touchpoints.get(message.touchpoint)
+        findings = Findings(at=at, block=self._find_block(message, facts))
+        look = Look(self._store, message, facts, config, findings, self._large)
+        if touchpoint is None or message.placeholder is not None:
+            return look  # its own bytes are not here
+        if self._authenticator is not None:
+            look.parts.append(partial(look.authenticate, self._authenticator, touchpoint))
+        if self._scanner is not None and config.rules.spam.scanner:
+            look.findings = replace(look.findings, no_score="the scanner did not answer in time")
+            look.parts.append(partial(look.score, self._scanner))
+        return look
+
+    def _find_block(self, message: Unrouted, facts: HeaderFacts) -> str:
+        if self._blocks is None:
+            return ""
+        addresses = [box.address.lower() for box in facts.authors if box.address]
+        if facts.return_path:
+            addresses.append(facts.return_path.lower())
+        return self._blocks.find(message.touchpoint, addresses)
+
+
+class Look:
+    """One message that is looked at. `findings` fill as answers come."""
+
+    def __init__(
+        self,
+        store: Store,
+        message: Unrouted,
+        facts: HeaderFacts,
+        config: Config,
+        findings: Findings,
+        large: trio.CapacityLimiter,
+    ) -> None:
+        self._store = store
+        self._message = message
+        self._facts = facts
+        self._config = config
+        self._large = large
+        self._away: Unavailable | None = None  # the store
+        self._raw: bytes | None = message.head if len(message.head) >= message.size else None
+        self._loading = trio.Lock()
+        self.findings = findings
+        self.parts: list[Callable[[], Awaitable[None]]] = []
+
+    @property
+    def is_waiting(self) -> bool:
+        """Is there anything that takes time?"""
+        return bool(self.parts)
+
+    async def take(self) -> Findings:
+        """Wait for all parts together, within the time; return what came of them. Raises Unavailable only when the
+        store is away.
+        """
+        if self._message.size > _LARGE_BYTES:
+            async with self._large:
+                return await self._take()
+        return await self._take()
+
+    async def _take(self) -> Findings:
+        with trio.move_on_after(TOGETHER) as scope:
+            async with trio.open_nursery() as nursery:
+                for part in self.parts:
+                    nursery.start_soon(self._safely, part)
+        if self._away is not None:
+            raise self._away
+        if scope.cancelled_caught:
+            self._warn(f"not everything was answered within {TOGETHER:g} s")
+        return self.findings
+
+    async def authenticate(self, authenticator: Authenticator, touchpoint: Touchpoint) -> None:
+        found = await authenticator.authenticate(self.raw, self._facts, touchpoint, self._config)
+        self.findings = replace(self.findings, authentication=found)
+
+    async def score(self, scanner: Scanner) -> None:
+        try:
+            found = await scanner.score(self._config.rules.spam.scanner, await self.raw(), self._facts)
+        except Unavailable as error:
+            self.findings = replace(self.findings, no_score=str(error))
+            raise
+        except Exception as error:
+            self.findings = replace(self.findings, no_score=f"asking the scanner failed: {type(error).__name__}")
+            raise
+        self.findings = replace(self.findings, score=found, no_score="")
+
+    async def raw(self) -> bytes:
+        """Return the whole message. Raises Unavailable when it cannot be had."""
+        async with self._loading:
+            if self._raw is None:
+                try:
+                    self._raw = await self._store.read(raw.load, self._message.id)
+                except Unavailable as error:
+                    self._away = error
+                    raise
+            if self._raw is None:
+                raise Unavailable("its bytes are gone")
+            return self._raw
+
+    async def _safely(self, part: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await part()
+        except Unavailable as error:
+            self._warn(str(error))
+        except Exception as error:
+            events.bug("inquiry-failed", error, queue_id=show_id(self._message.id), touchpoint=self._message.touchpoint)
+
+    def _warn(self, cause: str) -> None:
+        events.warn(
+            "not-found-out", queue_id=show_id(self._message.id), touchpoint=self._message.touchpoint, cause=cause
+        )
