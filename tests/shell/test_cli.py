@@ -893,3 +893,31 @@ def test_times_are_shown_as_how_long_ago(after: timedelta, shown: str) -> None:
     at = datetime(2026, 11, 23, 10, tzinfo=UTC)
     assert show.ago("2026-11-23T10:00:00.000Z", at + after) == shown
     assert show.ago(None) == "-"
+
+
+# --- trace -----------------------------------------------------------------------------------------------------------
+
+
+def test_trace_tells_a_life_in_a_table_and_for_programs_as_steps(run: Shell) -> None:
+    with run.store() as store:
+        id, _ = arrive(store, "<a@c>", subject=HOSTILE)
+        arrive(store, "<b@c>")
+    done = run("trace", show_id(id))
+    assert (done.exit_code, done.err) == (0, "")
+    assert done.out.split("\n")[0].split() == ["AT", "ID", "STEP", "DETAIL", "VERDICT"]
+    assert NEUTRAL in done.out
+    assert "\x1b" not in done.out
+    steps = json.loads(run("trace", "<a@c>", "--json").out)
+    assert [list(step) for step in steps] == [["at", "step", "detail", "verdict", "id"]] * len(steps)
+    lines = json.loads(run("trace", "carla@customer.example", "--json", "--since", "2d", "--touchpoint", "support").out)
+    assert [line["step"] for line in lines] == ["inbound", "inbound"]
+    done = run("trace", "carla@customer.example", "--limit", "1")
+    assert len(done.out.splitlines()) > 1
+    assert "the newest 1 that match" not in done.err  # one alone is told as a whole
+
+
+@pytest.mark.parametrize("since", ["2", "d", "2 years", "-1d", "٢d"])
+def test_a_time_that_is_none_is_wrong_usage(run: Shell, since: str) -> None:
+    done = run("trace", "a@b", f"--since={since}")
+    assert done.exit_code == 2
+    assert "is no time; write for example 2d, 12h or 30min" in done.err
