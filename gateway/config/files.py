@@ -39,11 +39,14 @@ class Image:
 
 
 class Files:
-    """Reads files and remembers what it read; with `kept`, reads those from there instead of the disk."""
+    """Reads files and remembers what it read; with `kept`, reads those from there instead of the disk.
 
-    def __init__(self, kept: Mapping[Path, Path] | None = None) -> None:
+    `is_copy`: they are of another day, and today's gateway.toml need not fit in every detail.
+    """
+
+    def __init__(self, kept: Mapping[Path, Path] | None = None, *, is_copy: bool = True) -> None:
         self._kept = kept or {}
-        self.is_copy = kept is not None  # then today's gateway.toml need not fit in every detail
+        self.is_copy = kept is not None and is_copy
         self.read_so_far: dict[Path, bytes] = {}
 
     def where(self, path: Path) -> Path:

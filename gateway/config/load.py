@@ -98,6 +98,11 @@ def load_kept(path: Path, rules: Path, kept: Mapping[Path, Path]) -> Config:
     return _Loader(path, rules, Files(kept), datetime.now(UTC)).load()
 
 
+def load_edition(path: Path, rules: Path, edition: Path) -> Config:
+    """As `load`, as it would be if `edition` were in the place of `rules`."""
+    return _Loader(path, rules, Files({rules: edition}, is_copy=False), datetime.now(UTC)).load()
+
+
 def load_gateway(path: Path) -> GatewayFile:
     """Return gateway.toml alone. Raises ConfigError with its problems: the ones that stop a start."""
     loader = _Loader(path, None, Files(), datetime.now(UTC))

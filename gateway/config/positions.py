@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -28,13 +28,24 @@ _STRINGS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Statement:
+    """A table header, or a key with its value. `first`, `last`: its lines, from 1. `path`: of the table or key."""
+
+    first: int
+    last: int
+    path: Path
+    is_header: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Positions:
     """`lines`: the line (from 1) on which a key, an array element or a table header stands, by path.
-    `texts`: for multi-line strings the line on which their first character stands.
+    `texts`: for multi-line strings the line on which their first character stands. `statements`: in their order.
     """
 
     lines: Mapping[Path, int]
     texts: Mapping[Path, int]
+    statements: Sequence[Statement] = ()
 
     def line(self, path: Path) -> int | None:
         """Return the line of `path`, or of the nearest thing around it that is written in the file."""
@@ -76,7 +87,7 @@ def find_positions(text: str) -> Positions:
     """Return the lines of everything in `text`, which `tomllib` must have accepted."""
     scanner = _Scanner(text.replace("\r\n", "\n"))
     scanner.document()
-    return Positions(scanner.lines, scanner.texts)
+    return Positions(scanner.lines, scanner.texts, scanner.statements)
 
 
 def last_statement(text: str) -> int:
@@ -96,16 +107,19 @@ class _Scanner:
         self.lines: dict[Path, int] = {}
         self.texts: dict[Path, int] = {}
         self.arrays: dict[Path, int] = {}  # tables opened so far under each [[name]]
+        self.statements: list[Statement] = []
 
     def document(self) -> None:
         table: Path = ()
         self.take(_BLANK)
         while self.at < len(self.text):
             self.statement = self.line
-            if self.text[self.at] == "[":
-                table = self.header()
+            is_header = self.text[self.at] == "["
+            if is_header:
+                path = table = self.header()
             else:
-                self.pair(table)
+                path = self.pair(table)
+            self.statements.append(Statement(self.statement, self.line, path, is_header))
             self.take(_BLANK)
 
     def header(self) -> Path:
@@ -129,7 +143,7 @@ class _Scanner:
         self.lines[path] = line
         return path
 
-    def pair(self, table: Path) -> None:
+    def pair(self, table: Path) -> Path:
         line = self.line
         path = table
         for part in self.key():
@@ -139,6 +153,7 @@ class _Scanner:
         self.at += 1  # the equals sign
         self.take(_SPACE)
         self.value(path)
+        return path
 
     def key(self) -> list[str]:
         parts = []
