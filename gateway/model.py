@@ -176,14 +176,21 @@ class Priority(StrEnum):
 class Authentication:
     """Whether the sender is who they say: result words of RFC 8601 §2.7 in lower case, "" where it was not looked at.
 
+    `policy`: what the author's domain asks for where DMARC fails: none, quarantine, reject; "" where that is not told.
     `by`: whose word that is: an authserv-id, or "us". `detail`: one line for people.
     """
 
     spf: str = ""
     dkim: str = ""
     dmarc: str = ""
+    policy: str = ""
     by: str = ""
     detail: str = ""
+
+    @property
+    def fails_by_policy(self) -> bool:
+        """Does the author's domain ask to distrust this message? Not one that only looks on (`p=none`, RFC 9989)."""
+        return self.dmarc == "fail" and self.policy != "none"
 
 
 @dataclass(frozen=True, slots=True)
