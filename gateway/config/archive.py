@@ -60,6 +60,7 @@ def _needed(config: Config) -> Iterator[str]:
         yield from _secret(touchpoint.password, f"password of {touchpoint.id}")
         if touchpoint.dkim is not None:
             yield from _secret(touchpoint.dkim.private_key, f"DKIM key of {touchpoint.id}")
+    yield from _secret(config.rules.spam.learn_password, "[spam] learn_password")
 
 
 def _secret(reference: SecretRef | None, use: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -412,11 +413,20 @@ class Template(_Composed):
 def _scanner(value: object) -> str:
     if value == "":
         return ""
-    scheme, _, rest = value.partition("://") if isinstance(value, str) else ("", "", "")
-    host, _, port = rest.rstrip("/").rpartition(":")
-    if scheme not in ("rspamd+http", "rspamd+https", "spamd") or not host or not port.isdigit():
+    try:
+        parts = urlsplit(value if isinstance(value, str) else "")
+        is_whole = bool(parts.hostname and parts.port) and parts.path in ("", "/") and "@" not in parts.netloc
+    except ValueError:  # a port that is no number, a bracket without its other half
+        is_whole = False
+    if not is_whole or parts.scheme not in SCANNERS or parts.query or parts.fragment:
         raise ValueError('needs "rspamd+http://HOST:PORT" or "spamd://HOST:PORT"')
     return str(value)
+
+
+def _patience(value: timedelta) -> timedelta:
+    if value > timedelta(seconds=10):
+        raise ValueError("must be 10 s at most: for so long mail may have to wait for its place")
+    return value
 
 
 def _score(value: object) -> float:
@@ -425,15 +435,30 @@ def _score(value: object) -> float:
     return float(value)
 
 
+SCANNERS = ("rspamd+http", "rspamd+https", "spamd")
+_RSPAMD_SCANS, _RSPAMD_LEARNS = 11333, 11334  # its worker, and its controller beside it, which alone takes lessons
+
+
 class Spam(Model):
-    """`scanner` "": none."""
+    """`scanner` "": none. `learn_at` "": where the scanner is."""
 
     blocklist: tuple[AddressPattern, ...] = ()
     allowlist: tuple[AddressPattern, ...] = ()
     scanner: Annotated[str, PlainValidator(_scanner)] = ""
+    scanner_timeout: Annotated[Duration, AfterValidator(_patience)] = timedelta(seconds=5)
+    learn_at: Annotated[str, PlainValidator(_scanner)] = ""
+    learn_password: Secret = None
     quarantine_over: Annotated[float, PlainValidator(_score)] = 6.0
     on_dmarc_fail: Literal["tag", "quarantine"] = "tag"
     keep_quarantine: Duration = timedelta(days=30)
+
+    @property
+    def lessons_at(self) -> str:
+        """Where lessons go, "" nowhere."""
+        host, _, port = self.scanner.rstrip("/").rpartition(":")
+        if self.learn_at or not (host.startswith("rspamd") and port == str(_RSPAMD_SCANS)):
+            return self.learn_at or self.scanner
+        return f"{host}:{_RSPAMD_LEARNS}"
 
 
 class Action(Model):
