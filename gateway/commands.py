@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from gateway import events, recovery
+from gateway import commands_block, events, recovery
 from gateway.config import Agent, Config, Touchpoint
 from gateway.control import Handler
 from gateway.desk import Args, Command, Desk, find_touchpoint, id_of, instead, rfc3339
@@ -63,6 +63,7 @@ def handlers(desk: Desk) -> Mapping[str, Handler]:
         "agent.list": at_desk(_agent_list),
         "agent.show": at_desk(_agent_show),
         "agent.passwd": at_desk(_agent_passwd),
+        **{name: at_desk(command) for name, command in commands_block.COMMANDS.items()},
     }
 
 

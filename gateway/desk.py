@@ -19,6 +19,8 @@ from gateway.errors import CommandError
 from gateway.health import Health
 from gateway.model import read_id
 from gateway.rulebook import Rulebook
+from gateway.state import blocks
+from gateway.state.blocks import Blocks
 from gateway.state.lock import StateLock, as_owner_of
 from gateway.state.store import Store
 
@@ -40,6 +42,7 @@ class Desk:
     ring: Callable[[str], None]
     reload: Callable[[], Awaitable[Changes]] | None
     forget_logins: Callable[[str], None]
+    blocks: Blocks
     reconcile: Reconcile | None = None
 
 
@@ -57,7 +60,10 @@ def offline_desk(config_path: Path) -> Iterator[Desk]:
             rulebook = Rulebook.open(config_path, gateway, keep=False)
             store = Store.open(gateway.state_dir / "gateway.db")
             try:
-                yield Desk(lambda: rulebook.config, store, rulebook, None, None, _nobody_listens, None, _nobody_listens)
+                known = Blocks(store.read(blocks.all_blocks).result())
+                yield Desk(
+                    lambda: rulebook.config, store, rulebook, None, None, _nobody_listens, None, _nobody_listens, known
+                )
             finally:
                 store.close()
         finally:

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.cli import agent, backup, daemon, outbox, quarantine, queue
+from gateway.cli import agent, backup, block, daemon, outbox, quarantine, queue
 from gateway.errors import CommandError, ConfigError, GatewayError
 
 DEFAULT_CONFIG: Final = "/etc/mail-gateway/gateway.toml"
@@ -32,14 +32,14 @@ def parser() -> argparse.ArgumentParser:
     config = argparse.ArgumentParser(add_help=False)
     config.add_argument("--config", default=argparse.SUPPRESS, **named)  # before the command or behind it
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (daemon, queue, quarantine, outbox, agent, backup):
+    for group in (daemon, queue, quarantine, block, outbox, agent, backup):
         group.add(commands, config)
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    options = parser().parse_args(argv)
+    options = parser().parse_args(block.spelt_out(sys.argv[1:] if argv is None else argv))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter gets another, not a traceback
             stream.reconfigure(errors="replace")
