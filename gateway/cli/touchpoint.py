@@ -200,7 +200,7 @@ def _refuse_unsettled(options: argparse.Namespace) -> None:
     if told:
         raise CommandError(
             f"{id} has unsettled mail: {', '.join(told)}; without the touchpoint it could neither leave nor be"
-            f" answered. Deactivate it until that is done, or: mail-gateway touchpoint remove {options.touchpoint} --force"
+            f" answered. Deactivate it until that is done; --force removes it all the same"
         )
 
 
