@@ -13,10 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from gateway import commands_block, events, recovery
+from gateway import commands_block, commands_touchpoints, commands_trace, events, recovery
 from gateway.config import Agent, Config, Touchpoint
 from gateway.control import Handler
-from gateway.desk import Args, Command, Desk, find_touchpoint, id_of, instead, rfc3339
+from gateway.desk import Args, Command, Desk, find_touchpoint, id_of, instead, rfc3339, stopped_in
 from gateway.errors import CommandError, ConfigError
 from gateway.health import Health, TouchpointHealth
 from gateway.model import UNROUTED, personal_queue, show_id, to_ms
@@ -64,6 +64,8 @@ def handlers(desk: Desk) -> Mapping[str, Handler]:
         "agent.show": at_desk(_agent_show),
         "agent.passwd": at_desk(_agent_passwd),
         **{name: at_desk(command) for name, command in commands_block.COMMANDS.items()},
+        **{name: at_desk(command) for name, command in commands_trace.COMMANDS.items()},
+        **{name: at_desk(command) for name, command in commands_touchpoints.COMMANDS.items()},
     }
 
 
@@ -140,11 +142,12 @@ def _reviewed(desk: Desk, id: str, reviewed: quarantine.Reviewed, expected: str)
 
 
 async def _outbox_list(desk: Desk, args: Args) -> Any:
-    return await desk.store.read(outbox.list_outbox, bool(args.get("all")), args.get("limit"), _stopped(desk.current()))
+    stopped = stopped_in(desk.current())
+    return await desk.store.read(outbox.list_outbox, bool(args.get("all")), args.get("limit"), stopped)
 
 
 async def _outbox_show(desk: Desk, args: Args) -> Any:
-    found = await desk.store.read(outbox.show_outbox, id_of(args["id"], "outbox"), _stopped(desk.current()))
+    found = await desk.store.read(outbox.show_outbox, id_of(args["id"], "outbox"), stopped_in(desk.current()))
     if found is None:
         raise CommandError(f"no outbound message {args['id']}; `mail-gateway outbox list --all` shows them")
     return found
@@ -250,20 +253,6 @@ def _ring(desk: Desk, asked: outbox.Asked) -> None:
         desk.ring(touchpoint)
 
 
-def _stopped(current: Config) -> outbox.Stopped:
-    """Return what tells why a touchpoint's mail does not move, where that is because the admin does not want it to."""
-
-    def why(id: str) -> str | None:
-        touchpoint = current.touchpoints.get(id)
-        if touchpoint is None:
-            return "the touchpoint is not in rules.toml any more"
-        if not touchpoint.active:
-            return "the touchpoint is not active"
-        return None if touchpoint.is_outbound else "the touchpoint is inbound only"
-
-    return why
-
-
 # --- agents ----------------------------------------------------------------------------------------------------------
 
 
@@ -341,7 +330,8 @@ async def _reload(desk: Desk, args: Args) -> Any:
     except ConfigError as error:
         return {"refused": True, "lines": ["refused, nothing was changed:", *map(str, error.problems)]}
     warnings = [str(problem) for problem in desk.current().problems]
-    return {"refused": False, "lines": [*(changes.lines() or ["nothing changed"]), *warnings]}
+    lines = changes.lines()
+    return {"refused": False, "lines": [*(lines or ["nothing changed"]), *warnings], "changes": lines}
 
 
 async def _reconcile(desk: Desk, args: Args) -> Any:
@@ -358,7 +348,7 @@ async def _reconcile(desk: Desk, args: Args) -> Any:
 async def _status(desk: Desk, args: Args) -> Any:
     assert desk.health is not None
     current, health, rulebook = desk.current(), desk.health, desk.rulebook
-    outgoing = await desk.store.read(outbox.count_open, _stopped(current))
+    outgoing = await desk.store.read(outbox.count_open, stopped_in(current))
     _tell_of_orphans(
         health, {id: sum(counts.values()) for id, counts in outgoing.items() if id not in current.touchpoints}
     )

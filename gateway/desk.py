@@ -22,6 +22,7 @@ from gateway.rulebook import Rulebook
 from gateway.state import blocks
 from gateway.state.blocks import Blocks
 from gateway.state.lock import StateLock, as_owner_of
+from gateway.state.outbox_view import Stopped
 from gateway.state.store import Store
 
 Args = Mapping[str, Any]
@@ -99,3 +100,17 @@ def find_touchpoint(desk: Desk, name: str) -> Touchpoint:
     if touchpoint is None:
         raise CommandError(f'unknown touchpoint "{name}"{instead(name, known)}', 2)
     return touchpoint
+
+
+def stopped_in(current: Config) -> Stopped:
+    """Return what tells why a touchpoint's mail does not move, where that is because the admin does not want it to."""
+
+    def why(id: str) -> str | None:
+        touchpoint = current.touchpoints.get(id)
+        if touchpoint is None:
+            return "the touchpoint is not in rules.toml any more"
+        if not touchpoint.active:
+            return "the touchpoint is not active"
+        return None if touchpoint.is_outbound else "the touchpoint is inbound only"
+
+    return why
