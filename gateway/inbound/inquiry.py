@@ -22,7 +22,8 @@ from gateway.errors import Unavailable
 from gateway.mime.scan import HeaderFacts
 from gateway.model import Authentication, Findings, Score, show_id
 from gateway.rules.chain import Chain
-from gateway.state import raw
+from gateway.rules.match import Need
+from gateway.state import correspondents, raw
 from gateway.state.queues import Unrouted
 from gateway.state.store import Store
 
@@ -77,6 +78,8 @@ class Inquiry:
         look = Look(self._store, message, facts, config, findings, self._large)
         if touchpoint is None or message.placeholder is not None:
             return look  # its own bytes are not here
+        if Need.KNOWN_SENDER in chain.needs(message.touchpoint):
+            look.parts.append(look.know_sender)
         if self._authenticator is not None:
             look.parts.append(partial(look.authenticate, self._authenticator, touchpoint))
         if self._scanner is not None and config.rules.spam.scanner:
@@ -144,6 +147,15 @@ class Look:
     async def authenticate(self, authenticator: Authenticator, touchpoint: Touchpoint) -> None:
         found = await authenticator.authenticate(self.raw, self._facts, touchpoint, self._config)
         self.findings = replace(self.findings, authentication=found)
+
+    async def know_sender(self) -> None:
+        address = self._facts.from_.address
+        try:
+            known = await self._store.read(correspondents.is_known, self._message.touchpoint, address)
+        except Unavailable as error:
+            self._away = error
+            raise
+        self.findings = replace(self.findings, known_sender=known)
 
     async def score(self, scanner: Scanner) -> None:
         try:

@@ -16,7 +16,7 @@ from typing import Final
 
 from gateway.model import NO_WISH, OutboxKind, Submission, to_ms
 from gateway.rules.conversation import thread_key
-from gateway.state import queues, raw
+from gateway.state import correspondents, queues, raw
 from gateway.state.lifecycle import State
 from gateway.state.raw import Chunk
 from gateway.state.rows import insert_many, padded
@@ -109,6 +109,10 @@ def _insert(db: sqlite3.Connection, items: Sequence[Accepting]) -> None:
         )  # fmt: skip
     insert_many(db, _OUTBOX, messages)
     insert_many(db, _RECIPIENT, recipients)
+    written = [item.submission for item in items if item.submission.kind is OutboxKind.REPLY]
+    correspondents.note(
+        db, [(one.touchpoint, to, to_ms(one.accepted_at)) for one in written for to in one.envelope.recipients]
+    )
     if notices := [item.notice for item in items if item.notice is not None]:
         queues.put_notice(db, notices)
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from gateway.model import FilingAction, MessageClass, Verdict, from_ms, show_id
 from gateway.rules.conversation import follow
-from gateway.state import filings
+from gateway.state import correspondents, filings
 from gateway.state.conversations import as_json, load
 from gateway.state.store import each
 
@@ -132,11 +132,13 @@ def let_go(db: sqlite3.Connection, ids: Sequence[int], at: int) -> tuple[tuple[i
     """
     rows = db.execute(
         "UPDATE message SET quarantine = 0, reviewed_at = ? WHERE quarantine != 0"
-        " AND id IN (SELECT value FROM json_each(?)) RETURNING conversation, internal_at, discarded",
+        " AND id IN (SELECT value FROM json_each(?)) RETURNING conversation, internal_at, discarded,"
+        " touchpoint, sender, class",
         (at, as_json(ids)),
     ).fetchall()
+    correspondents.note(db, [(row[3], row[4] or "", at) for row in rows if row[5] == MessageClass.HUMAN and not row[2]])
     known = load(db, {row[0] for row in rows if row[0] is not None})
-    for conversation, internal_at, discarded in rows:
+    for conversation, internal_at, discarded, *_ in rows:
         if (one := known.get(conversation)) and not discarded:
             one.state = follow(one.state, one.owner, _LET_THROUGH, is_reopening=True)
             one.last_at = max(one.last_at, internal_at)

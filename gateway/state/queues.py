@@ -25,7 +25,7 @@ from gateway.model import (
     show_id,
 )
 from gateway.rules.conversation import ConversationState, Ties, answer, begin, follow, place, thread_key
-from gateway.state import bounces, findings, raw
+from gateway.state import bounces, correspondents, findings, raw
 from gateway.state.bounces import Returned
 from gateway.state.conversations import Conversation, as_json, load
 from gateway.state.quarantine import BY_JUNK, BY_US
@@ -134,9 +134,17 @@ def route(db: sqlite3.Connection, items: Sequence[Routed]) -> Sequence[RoutedRes
     for item, _, _, _ in written:
         if item.returned is not None:
             bounces.record(db, item.touchpoint, item.id, item.at, item.returned)
+    correspondents.note(
+        db, [(item.touchpoint, item.sender, item.at) for item, _, _, _ in written if _is_from_somebody(item.verdict)]
+    )
     if redeemed := [(item.touchpoint, item.sender.lower()) for item, _, _, _ in written if item.redeems]:
         bounces.redeem(db, redeemed)
     return results
+
+
+def _is_from_somebody(verdict: Verdict) -> bool:
+    """Does this make its sender known?"""
+    return verdict.message_class is MessageClass.HUMAN and not (verdict.quarantine or verdict.discard)
 
 
 def _as_people_want(verdict: Verdict, message: _Message) -> Verdict:

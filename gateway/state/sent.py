@@ -13,7 +13,7 @@ from typing import Final
 
 from gateway.model import Arrival, Role, to_ms
 from gateway.rules.conversation import answer, thread_key, thread_keys
-from gateway.state import conversations, matching, owed, raw
+from gateway.state import conversations, correspondents, matching, owed, raw
 from gateway.state.conversations import Conversation, as_json
 from gateway.state.folders import leave_alone, located, move_cursor
 from gateway.state.mailboxes import Kind, place_of
@@ -175,6 +175,7 @@ def _record(db: sqlite3.Connection, item: SentArrival) -> Recorded:
     insert_many(db, _LOCATION, [(*place, uid, arrival.id)])
     own = thread_keys(arrival.touchpoint, item.candidate.ids)
     insert_many(db, _THREAD, [(key, conversation.id) for key in own])
+    correspondents.note(db, [(arrival.touchpoint, to, internal_at) for to in item.candidate.recipients])
     if _is_answer(db, item.candidate, conversation, internal_at):
         conversation.state = answer(conversation.state)
     db.execute(
