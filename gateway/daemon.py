@@ -153,7 +153,7 @@ class Daemon:
         self._supervisor = Supervisor(nursery, self._health)
         hard = HardBounces(await store.read(bounces.all_hard))
         self._blocks = Blocks(await store.read(blocks.all_blocks))
-        inquiry = Inquiry(store)
+        inquiry = Inquiry(store, blocks=self._blocks)
         self._intake = Intake(store, self._current, hard=hard, inquiry=inquiry)
         warnings = BounceWarnings(hard, lambda: self._gateway.hostname, store.ids.next)
         self._signer = Signer(store)

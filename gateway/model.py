@@ -247,7 +247,8 @@ class Verdict:
     """What the rule chain decided about one arrival, and why. `queues` is never empty.
 
     `priority_set`: a rule named the priority; only then does it change that of a conversation that continues.
-    `junk_alone`: it is in quarantine for no other reason than that it lies in the provider's Junk.
+    `junk_alone`: it is in quarantine for no other reason than that it lies in the provider's Junk. `blocked`: its
+    sender is, so that it belongs there.
     """
 
     message_class: MessageClass
@@ -257,6 +258,7 @@ class Verdict:
     priority_set: bool = False
     quarantine: bool = False
     junk_alone: bool = False
+    blocked: bool = False
     discard: bool = False
     reroute: bool = False
     auto_reply: bool = True

@@ -181,6 +181,7 @@ class Chain:
             priority_set=draft.priority is not None,
             quarantine=draft.quarantine,
             junk_alone=draft.quarantine and not draft.by_us,
+            blocked=draft.quarantine and standing is _Standing.BLOCKED,
             discard=draft.discard,
             reroute=draft.reroute,
             auto_reply=draft.auto_reply,

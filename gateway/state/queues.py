@@ -25,7 +25,7 @@ from gateway.model import (
     show_id,
 )
 from gateway.rules.conversation import ConversationState, Ties, answer, begin, follow, place, thread_key
-from gateway.state import bounces, correspondents, findings, raw
+from gateway.state import blocks, bounces, correspondents, findings, raw
 from gateway.state.bounces import Returned
 from gateway.state.conversations import Conversation, as_json, load
 from gateway.state.quarantine import BY_JUNK, BY_US
@@ -139,6 +139,9 @@ def route(db: sqlite3.Connection, items: Sequence[Routed]) -> Sequence[RoutedRes
     )
     if redeemed := [(item.touchpoint, item.sender.lower()) for item, _, _, _ in written if item.redeems]:
         bounces.redeem(db, redeemed)
+    if blocked := [item for item, _, _, _ in written if item.verdict.blocked]:
+        blocks.to_junk(db, [(item.id, item.touchpoint) for item in blocked], blocked[-1].at)
+        blocks.note_hits(db, [(item.touchpoint, item.findings.block, item.at) for item in blocked])
     return results
 
 

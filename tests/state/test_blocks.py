@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.model import FilingAction, MessageClass, OutboxKind, Role, Step, Verdict, show_id
+from gateway.model import FilingAction, Findings, MessageClass, OutboxKind, Role, Step, Verdict, show_id
 from gateway.state import blocks, filings, quarantine
 from gateway.state.blocks import EVERYWHERE, Added, Blocks, Caught, NewBlock, Removed
 from gateway.state.folders import Place
@@ -249,6 +249,36 @@ def test_a_hit_is_counted_where_the_block_is_nearest(room: Postroom) -> None:
     room.store.submit(note, hits).result(5)
     found = {one["touchpoint"]: (one["hits"], one["hit_at"]) for one in listed(room)}
     assert found == {None: (1, "2026-11-23T11:00:00.000Z"), T: (2, "2026-11-23T11:00:00.000Z")}
+
+
+# --- new mail --------------------------------------------------------------------------------------------------------
+
+KEPT = Verdict(MessageClass.HUMAN, (T,), quarantine=True, blocked=True)
+
+
+def test_new_mail_of_a_blocked_sender_is_counted_and_goes_to_junk(room: Postroom, inbox: Place, junk: Place) -> None:
+    block(room)
+    message, conversation = write(room, inbox, 1, verdict=KEPT, findings=Findings(block=BAD))
+    assert room.show(conversation)["state"] == "quarantined"
+    assert due(room) == [(message, "junk", "INBOX")]
+    assert [(one["hits"], one["hit_at"]) for one in listed(room)] == [(1, "2026-11-23T11:00:00.000Z")]
+    room.route(message, "<1@c>", sender=BAD, verdict=KEPT, findings=Findings(block=BAD))
+    assert listed(room)[0]["hits"] == 1, "a message is one hit however often it is routed"
+
+
+def test_what_a_rule_lets_through_is_no_hit_and_stays_where_it_is(room: Postroom, inbox: Place, junk: Place) -> None:
+    block(room)
+    write(room, inbox, 1, findings=Findings(block=BAD))
+    assert due(room) == []
+    assert listed(room)[0]["hits"] == 0
+
+
+def test_mail_that_lies_in_junk_already_needs_no_move(room: Postroom, inbox: Place, junk: Place) -> None:
+    block(room)
+    message = room.arrive(junk, 1, role=Role.JUNK)
+    room.route(message, "<1@c>", sender=BAD, verdict=KEPT, findings=Findings(block=BAD))
+    assert due(room) == []
+    assert listed(room)[0]["hits"] == 1
 
 
 # --- in memory -------------------------------------------------------------------------------------------------------
