@@ -132,10 +132,13 @@ def test_help_names_every_command_with_a_line_about_it() -> None:
         yield words.strip(), "run" if of.get_default("run") else ""
 
     found = dict(leaves(parser(), ""))
-    expected = ["run", "demo", "check", "reload", "status", "reconcile", "passwd", "backup", "restore"]
+    expected = ["run", "demo", "check", "reload", "status", "reconcile", "passwd", "backup", "restore", "trace"]
     expected += [f"queue {word}" for word in ("list", "show", "read")]
     expected += [f"quarantine {word}" for word in ("list", "release", "confirm")]
     expected += [f"outbox {word}" for word in ("list", "show", "retry", "hold", "release", "cancel", "settle")]
+    expected += [f"touchpoint {word}" for word in ("list", "show", "add", "duplicate", "remove")]
+    expected += [f"touchpoint {word}" for word in ("activate", "deactivate")]
+    expected += ["unblock", *(f"block {word}" for word in ("list", "add", "remove"))]
     expected += [f"agent {word}" for word in ("list", "show")]
     assert sorted(found) == sorted(expected)
     assert set(found.values()) == {"run"}
