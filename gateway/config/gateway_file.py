@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from datetime import date, timedelta
 from functools import partial
@@ -128,8 +129,56 @@ class Http(Model):
         return value.rstrip("/")
 
 
+_DNS_PORT = 53
+
+
+def split_resolver(text: str) -> tuple[str, int]:
+    """Return address and port of "192.0.2.1", "192.0.2.1:5353", "2001:db8::1" or "[2001:db8::1]:5353".
+
+    Raises ValueError for anything else.
+    """
+    host, port = text, ""
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise ValueError(text)
+        port = rest[1:]
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    number = int(port) if port else _DNS_PORT
+    if not 0 < number < 65_536:
+        raise ValueError(text)
+    return str(ip_address(host)), number
+
+
+def _parse_resolver(value: object) -> str:
+    try:
+        if isinstance(value, str):
+            split_resolver(value)
+            return value
+    except ValueError:
+        pass
+    raise ValueError(f'"{value}" is no DNS server; write for example "192.0.2.53" or "127.0.0.1:5353"')
+
+
+def _parse_domain(value: object) -> str:
+    domain = value.strip().lower().rstrip(".") if isinstance(value, str) else ""
+    if "." not in domain or re.search(r"[^a-z0-9._-]", domain):
+        raise ValueError(f'"{value}" is no domain; write for example "example.com"')
+    return domain
+
+
+DnsServer = Annotated[str, PlainValidator(_parse_resolver)]
+Domain = Annotated[str, PlainValidator(_parse_domain)]
+
+
 class InboundLimits(Model):
+    """`authentication`: "auto" asks the DNS where the provider says nothing about the sender, "provider" never does."""
+
     max_message_size: Size = 100 * 10**6
+    authentication: Literal["auto", "provider"] = "auto"
+    resolvers: tuple[DnsServer, ...] = ()
+    trusted_sealers: tuple[Domain, ...] = ()
 
 
 class OutboundLimits(Model):

@@ -26,7 +26,8 @@ class Profile:
     """`imap`, `smtp`: None where the admin names them. `auth`: what the provider still accepts for mail.
     `per_minute`, `per_day`, `per_connection`: messages out; `connections`: of SMTP at a time. `recipients`: of one
     transaction, None: what the server says, else 100. `size`: bytes of the largest message, where its EHLO has not yet
-    told. `refusals`: which table of `outbound.refusals` knows what it says.
+    told. `refusals`: which table of `outbound.refusals` knows what it says. `null_return_path`: it takes `MAIL FROM:<>`
+    from who has logged in.
 
     `idle`: whether IDLE is worth trying. `poll`: how often to look without believing it. `reconnect`: a planned new
     session; None: before the token runs out. `uid_only`: large folders are shown in part unless the client does
@@ -34,6 +35,9 @@ class Profile:
 
     `junk`, `sent`: the provider's own names for these folders, used where no special-use attribute tells.
     `sent_copy`: who files what went out through its SMTP: it does by itself, or we do.
+
+    `authserv_ids`: under which names its servers write Authentication-Results (RFC 8601 §2.5), as globs; "" where they
+    give no name. `rewrites_mail`: what it stores is not to the byte what was sent, so that signatures break.
     """
 
     imap: str | None = None
@@ -46,6 +50,7 @@ class Profile:
     recipients: int | None = None
     size: int | None = None
     refusals: str = "general"
+    null_return_path: bool = False
     imap_connections: int = 2
     idle: bool = True
     renew_idle: timedelta = 9 * _MINUTE
@@ -55,6 +60,8 @@ class Profile:
     junk: tuple[str, ...] = ("Junk", "Spam")
     sent: tuple[str, ...] = ("Sent",)
     sent_copy: SentCopy = "append"
+    authserv_ids: tuple[str, ...] = ()
+    rewrites_mail: bool = False
 
 
 def _yahoo(host: str) -> Profile:
@@ -75,6 +82,7 @@ def _yahoo(host: str) -> Profile:
         uid_only=True,
         junk=("Bulk Mail", "Bulk", "Spam"),
         sent=("Sent",),
+        authserv_ids=("*.yahoo.com", "*.yahoodns.net"),
     )
 
 
@@ -92,6 +100,8 @@ PROFILES: Final[Mapping[str, Profile]] = {
         junk=("Junk Email", "Junk E-Mail", "Junk"),
         sent=("Sent Items", "Sent"),
         sent_copy="provider",
+        authserv_ids=("", "mx.microsoft.com", "*.protection.outlook.com"),
+        rewrites_mail=True,
     ),
     # 1,900 a day stays below the 2,000 of a paid account; 15 connections of IMAP are allowed to all clients together.
     "gmail": Profile(
@@ -108,6 +118,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         junk=("[Gmail]/Spam", "[Google Mail]/Spam"),
         sent=("[Gmail]/Sent Mail", "[Google Mail]/Sent Mail"),
         sent_copy="provider",
+        authserv_ids=("mx.google.com",),
     ),
     "yahoo": _yahoo("mail.yahoo.com"),
     "aol": _yahoo("aol.com"),
@@ -122,6 +133,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         refusals="icloud",
         junk=("Junk",),
         sent=("Sent Messages", "Sent"),
+        authserv_ids=("*.icloud.com", "*.mail.me.com", "*.apple.com"),
     ),
     # RFC 2177 allows 29 minutes, but a NAT on the way forgets an idle connection sooner, and we cannot see one.
     "fastmail": Profile(
@@ -132,8 +144,10 @@ PROFILES: Final[Mapping[str, Profile]] = {
         reconnect=12 * _HOUR,
         junk=("Spam", "Junk Mail", "Junk"),
         sent=("Sent", "Sent Items"),
+        authserv_ids=("*.messagingengine.com",),
     ),
     "custom": Profile(
+        null_return_path=True,
         renew_idle=24 * _MINUTE,
         poll=10 * _MINUTE,
         reconnect=12 * _HOUR,
@@ -157,6 +171,13 @@ def refusals_of(profile: Profile, host: str) -> str:
     if profile.refusals != "general":
         return profile.refusals
     return _KNOWN_HOSTS.get(".".join(host.lower().rsplit(".", 2)[-2:]), "general")
+
+
+def takes_null_return_path(profile: Profile, host: str) -> bool:
+    """Return whether automatic mail may leave with the null return path. The large providers want to see an address of
+    whoever has logged in, and bounce or distrust the rest; so does a known one behind a `custom` touchpoint.
+    """
+    return profile.null_return_path and refusals_of(profile, host) == "general"
 
 
 NOT_YET = frozenset({"graph", "ews", "eas"})  # names that are spoken for

@@ -207,6 +207,7 @@ class AutoReply(_Composed):
     on: Literal["new-conversation", "every-message"] = "new-conversation"
     every: Duration = timedelta(days=7)
     max_age: Duration = timedelta(days=2)
+    most_per_hour: Count = 60
     when: Annotated[str, PlainValidator(_hours_or_always)] = "always"
 
 
@@ -272,6 +273,7 @@ class Touchpoint(Model):
     ca_file: Annotated[Path | None, PlainValidator(_authority)] = None
     linked_queues: tuple[QueueName, ...] = ()
     aliases: tuple[Address, ...] = ()
+    authserv_ids: tuple[Name, ...] = ()
     folders: Annotated[tuple[Name, ...], AfterValidator(some)] = ("INBOX",)
     history: Annotated[str | timedelta, PlainValidator(_history)] = "new"
     after_fetch: Annotated[str, PlainValidator(_after_fetch)] = "keep"

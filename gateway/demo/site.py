@@ -45,6 +45,9 @@ listen = []
 [http]
 listen = ""
 
+[inbound]
+authentication = "provider"   # nobody's name here is in the DNS
+
 [queues]
 names = ["support", "billing", "sales"]
 

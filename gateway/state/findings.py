@@ -17,7 +17,7 @@ def dump(findings: Findings) -> str | None:
     if findings.block:
         kept["block"] = findings.block
     if (authentication := findings.authentication) is not None:
-        named = {name: getattr(authentication, name) for name in ("spf", "dkim", "dmarc", "by", "detail")}
+        named = {name: getattr(authentication, name) for name in ("spf", "dkim", "dmarc", "policy", "by", "detail")}
         kept["authentication"] = {name: value for name, value in named.items() if value}
     if (score := findings.score) is not None:
         kept["score"] = {"value": score.value, "by": score.by, "symbols": list(score.symbols)}
