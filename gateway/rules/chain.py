@@ -226,7 +226,7 @@ class Chain:
         elif findings.no_score:
             trail.append(Step("scanner", findings.no_score, "no score"))
         authentication = findings.authentication
-        if authentication is not None and authentication.dmarc == "fail":
+        if authentication is not None and authentication.fails_by_policy:
             draft.tags.append(DMARC_TAG)
             verdict = f"tag {DMARC_TAG}"
             if self._on_dmarc_fail == "quarantine":
