@@ -30,11 +30,13 @@ from gateway.doorbell import Doorbell
 from gateway.errors import CommandError, ConfigError, GatewayError, Unavailable
 from gateway.health import Health
 from gateway.inbound import mailbox, sentbox
+from gateway.inbound.authentication import Authenticator
 from gateway.inbound.inquiry import Inquiry
 from gateway.inbound.intake import Intake
 from gateway.inbound.room import Room
 from gateway.model import to_ms
 from gateway.outbound import delays, dispatcher, pool
+from gateway.outbound.answers import AutoReplies
 from gateway.outbound.offers import Offers
 from gateway.outbound.signing import Signer
 from gateway.outbound.submission import SubmissionServer
@@ -153,8 +155,13 @@ class Daemon:
         self._supervisor = Supervisor(nursery, self._health)
         hard = HardBounces(await store.read(bounces.all_hard))
         self._blocks = Blocks(await store.read(blocks.all_blocks))
-        inquiry = Inquiry(store, blocks=self._blocks)
-        self._intake = Intake(store, self._current, hard=hard, inquiry=inquiry)
+        inquiry = Inquiry(
+            store,
+            authenticator=Authenticator(bridge, self._workers, on_silence=self._say_silence),
+            blocks=self._blocks,
+        )
+        answers = AutoReplies(store, on_given=self._doorbell.ring, alarm=self._tell_of_answers)
+        self._intake = Intake(store, self._current, hard=hard, inquiry=inquiry, answers=answers)
         warnings = BounceWarnings(hard, lambda: self._gateway.hostname, store.ids.next)
         self._signer = Signer(store)
         self._offers = Offers(store, await store.read(offers.all_offers), server_of=self._server_of)
@@ -192,6 +199,19 @@ class Daemon:
             systemd.notify(STOPPING=1)
             events.say("stopping")
             await self._drain()
+
+    def _tell_of_answers(self, touchpoint_id: str, most: int | None) -> None:
+        """`most`: automatic answers in an hour, and more would have been due; None: they are given again."""
+        if most is None:
+            self._health.clear(touchpoint_id, "auto-reply")
+            return
+        self._health.alarm(
+            touchpoint_id,
+            "auto-reply",
+            f"{most} automatic answers in an hour are the most: others that write are not answered",
+            "see with mail-gateway outbox list --all whom they went to; if these are people, raise "
+            "auto_reply.most_per_hour, else write a rule with auto_reply = false",
+        )
 
     def _server_of(self, touchpoint_id: str) -> str | None:
         touchpoint = self._current().touchpoints.get(touchpoint_id)
@@ -382,6 +402,13 @@ class Daemon:
                 nursery.start_soon(one, id)
         return [row for id in wanted for row in found[id]]
 
+    def _say_silence(self, cause: str | None) -> None:
+        """The DNS resolver fell silent, or (None) answers again."""
+        if cause is None:
+            self._health.clear(None, "dns")
+        else:
+            self._health.alarm(None, "dns", cause, "see the system's resolver, or name others in [inbound] resolvers")
+
     def _report_rules(self) -> None:
         if self._rulebook.error is None:
             self._health.clear(None, "rules")
@@ -433,7 +460,7 @@ def _settle_garbage() -> None:
 
 _ALARMS: Final = {
     "inbound": mailbox.ALARMS,
-    "outbound": dispatcher.ALARMS,
+    "outbound": (*dispatcher.ALARMS, "auto-reply"),
     "sent": sentbox.ALARMS,
 }  # that mean nothing without the task
 

@@ -25,7 +25,6 @@ RULES: Final[dict[str, tuple[Any, ...]]] = {
     "touchpoint.preview_roles": ([],),
     "touchpoint.signature.when": ("always",),
     "touchpoint.signature.strip_client_signature": (False,),
-    "touchpoint.auto_reply": (),
     "template": (),
     "spam.scanner": ("",),
     "spam.quarantine_over": (),

@@ -13,20 +13,35 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
+from typing import Protocol
 
 import trio
 
 from gateway import events
-from gateway.config import Config
+from gateway.config import Config, Touchpoint
 from gateway.errors import NotStored, Unavailable
 from gateway.inbound.inquiry import Inquiry, Look
 from gateway.mime.scan import HeaderFacts, scan
-from gateway.model import UNROUTED, Arrival, Findings, MessageClass, Placeholder, Role, Step, Verdict, from_ms, show_id
+from gateway.model import (
+    UNROUTED,
+    Arrival,
+    Findings,
+    MessageClass,
+    Placeholder,
+    Role,
+    Step,
+    Verdict,
+    from_ms,
+    show_id,
+    to_ms,
+)
 from gateway.rules.chain import Chain, compile_chain, last_resort
 from gateway.rules.conversation import Ties, is_reopening, thread_keys, ties_of
 from gateway.rules.dsn import read_report
 from gateway.rules.returned import interpret, queue_of_writer
 from gateway.state import bounces, mailboxes, queues, raw
+from gateway.state.answers import Answer, Given
 from gateway.state.bounces import HardBounces, Returned
 from gateway.state.mailboxes import ArrivalResult, NewArrival
 from gateway.state.queues import Routed, RoutedResult, Unrouted
@@ -44,12 +59,30 @@ _RETRY_SECONDS = (1, 5, 15, 60)  # for messages that are stored and could not be
 _Seen = tuple[HeaderFacts, Findings] | Exception
 
 
+class Answers(Protocol):
+    """Knows what is answered automatically, and how."""
+
+    async def prepare(
+        self,
+        touchpoint: Touchpoint,
+        config: Config,
+        facts: HeaderFacts,
+        verdict: Verdict,
+        findings: Findings,
+        internal_at: datetime,
+    ) -> Answer | Step | None: ...
+
+    def settle(self, answer: Answer, given: Given | None) -> None:
+        """Called for each answer when its message is routed. `given`: what became of it."""
+        ...
+
+
 class Intake:
     """Takes arrivals in and finds what was left half done. Used from Trio only.
 
     `current`: the configuration in force; read once a batch, so that no message sees half of two. `wake`: called with
     the names of queues that have something new. `hard`: learns which addresses bounced for good, and which are in use.
-    `inquiry`: finds out what the header does not say.
+    `inquiry`: finds out what the header does not say. `answers`: writes automatic answers; None: there are none.
     """
 
     def __init__(
@@ -61,8 +94,10 @@ class Intake:
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         hard: HardBounces | None = None,
         inquiry: Inquiry | None = None,
+        answers: Answers | None = None,
     ) -> None:
         self._store = store
+        self._answers = answers
         self._inquiry = inquiry if inquiry is not None else Inquiry(store)
         self._hard = hard if hard is not None else HardBounces()
         self._current = current
@@ -99,7 +134,15 @@ class Intake:
                 events.arrived(show_id(result.id), arrival.touchpoint, arrival.size, location.folder, location.uid)
                 is_junk = arrival.role is Role.JUNK
                 fresh.append(
-                    Unrouted(result.id, arrival.touchpoint, arrival.size, arrival.raw, is_junk, arrival.placeholder)
+                    Unrouted(
+                        result.id,
+                        arrival.touchpoint,
+                        arrival.size,
+                        arrival.raw,
+                        is_junk,
+                        arrival.placeholder,
+                        to_ms(arrival.internal_at),
+                    )
                 )
             placed = await self._route(fresh)
         if away is not None:
@@ -186,6 +229,7 @@ class Intake:
                     routed = self._unread(message, config, unread or "")
                 else:
                     routed = await self._judge(message, config, chain, seen[message.id])
+                    routed = await self._with_answer(routed, message, config, seen[message.id])
             except Unavailable as error:
                 away = error
                 self._strand(message.id, unread)
@@ -218,6 +262,8 @@ class Intake:
             raise
         except Exception as error:
             events.bug("routing-failed", error, queue_id=show_id(message.id), touchpoint=message.touchpoint)
+            if self._answers is not None and isinstance(routed.answer, Answer):
+                self._answers.settle(routed.answer, None)
             routed = self._unread(message, config, "what was found in it could not be stored")
             result = await self._store.submit(queues.route, routed)
         events.routed(
@@ -231,6 +277,8 @@ class Intake:
         if UNROUTED in result.queues:
             events.warn("unrouted", queue_id=show_id(message.id), touchpoint=message.touchpoint)
         self._learn(routed)
+        if self._answers is not None and isinstance(routed.answer, Answer):
+            self._answers.settle(routed.answer, result.given)
         self._wake(result.queues)
         return result
 
@@ -316,6 +364,28 @@ class Intake:
         except Exception as error:
             events.bug("judging-failed", error, queue_id=show_id(message.id), touchpoint=message.touchpoint)
             return self._unread(message, config, f"judging it failed: {type(error).__name__}")
+
+    async def _with_answer(self, routed: Routed, message: Unrouted, config: Config, seen: _Seen) -> Routed:
+        """Return it with its automatic answer, or with the reason why there is none where the touchpoint gives any."""
+        touchpoint = config.touchpoints.get(message.touchpoint)
+        if (
+            self._answers is None
+            or touchpoint is None
+            or message.placeholder is not None
+            or isinstance(seen, Exception)
+        ):
+            return routed
+        facts, findings = seen
+        try:
+            answer = await self._answers.prepare(
+                touchpoint, config, facts, routed.verdict, findings, from_ms(message.internal_at)
+            )
+        except Unavailable:
+            raise
+        except Exception as error:  # an answer is nothing that a message should be held up for
+            events.bug("answering-failed", error, queue_id=show_id(message.id), touchpoint=message.touchpoint)
+            return routed
+        return replace(routed, answer=answer)
 
     async def _understand(self, routed: Routed, message: Unrouted, config: Config) -> Routed:
         """Return a bounce with what it says, and with the message of ours that it is about, if it is."""

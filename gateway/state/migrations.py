@@ -102,6 +102,8 @@ CREATE TABLE outbox (
     subject TEXT NOT NULL, size INTEGER NOT NULL, accepted_at INTEGER NOT NULL, conversation INTEGER,
     answers INTEGER, held TEXT, envid TEXT, ret TEXT, drop_at INTEGER);
 CREATE INDEX outbox_conversation ON outbox (conversation) WHERE conversation IS NOT NULL;
+-- How many automatic answers a touchpoint gives in an hour.
+CREATE INDEX outbox_answers ON outbox (touchpoint, accepted_at) WHERE kind = 'auto-reply';
 
 -- One recipient's fate. state: queued | sending | delivered | deferred | refused | uncertain | expired | cancelled
 -- attempts: how often this recipient was tried. attempt: number of the latest try among all tries of the message; it
@@ -179,7 +181,6 @@ CREATE TABLE correspondent (
 CREATE TABLE answered (
     touchpoint TEXT NOT NULL, address TEXT NOT NULL, at INTEGER NOT NULL, outbox INTEGER NOT NULL,
     PRIMARY KEY (touchpoint, address)) WITHOUT ROWID;
-CREATE INDEX answered_at ON answered (touchpoint, at);
 
 -- What a person's judgement still has to teach the scanner. spam: 1 it is, 0 it is not.
 CREATE TABLE lesson (
@@ -187,7 +188,7 @@ CREATE TABLE lesson (
 
 -- Numbers that belong to the whole store: epoch (rises with each restore; folders' UIDVALIDITY is made of it),
 -- restored_at, backed_up_at (ms; of the backup that was restored), delayed (the youngest outgoing message that a notice
--- of delay has been thought about).
+-- of delay has been thought about), answer_key (a secret number, by which automatic answers know each other).
 CREATE TABLE mark (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO mark (name, value) VALUES ('epoch', 1);
 

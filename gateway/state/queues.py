@@ -25,7 +25,7 @@ from gateway.model import (
     show_id,
 )
 from gateway.rules.conversation import ConversationState, Ties, answer, begin, follow, place, thread_key
-from gateway.state import blocks, bounces, correspondents, findings, raw
+from gateway.state import answers, blocks, bounces, correspondents, findings, raw
 from gateway.state.bounces import Returned
 from gateway.state.conversations import Conversation, as_json, load
 from gateway.state.quarantine import BY_JUNK, BY_US
@@ -50,7 +50,8 @@ class Routed:
 
     `returned`: what it reports about a message of ours; `about`: thread keys of that message. `note`: one plain
     sentence that stands beside it. `redeems`: the sender's address had bounced for good, and is in use. `findings`:
-    what the verdict rests on beyond the header.
+    what the verdict rests on beyond the header. `answer`: the automatic one, where only the store can be against it,
+    or the step that says why there is none.
     """
 
     id: int
@@ -69,17 +70,22 @@ class Routed:
     note: str = ""
     redeems: bool = False
     findings: Findings = NO_FINDINGS
+    answer: answers.Answer | Step | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RoutedResult:
-    """Where the message is now. `is_new`: it began the conversation. `is_repeated`: it had been routed before."""
+    """Where the message is now. `is_new`: it began the conversation. `is_repeated`: it had been routed before.
+
+    `given`: what became of its automatic answer, None where it had none.
+    """
 
     conversation: int
     queues: tuple[str, ...]
     state: ConversationState
     is_new: bool = False
     is_repeated: bool = False
+    given: answers.Given | None = None
 
 
 def route(db: sqlite3.Connection, items: Sequence[Routed]) -> Sequence[RoutedResult]:
@@ -100,6 +106,7 @@ def route(db: sqlite3.Connection, items: Sequence[Routed]) -> Sequence[RoutedRes
     adopted: list[tuple[int, int]] = []
     written: list[tuple[Routed, _Message, Conversation, tuple[Step, ...]]] = []
     results: list[RoutedResult] = []
+    claims: dict[tuple[int, int], answers.Claim] = {}  # by place in `written` and `results`
     for item in items:
         if item.id not in messages:
             raise LookupError(f"message {show_id(item.id)} is routed and never arrived")
@@ -124,10 +131,20 @@ def route(db: sqlite3.Connection, items: Sequence[Routed]) -> Sequence[RoutedRes
         for key in (*item.ties.own, *item.ties.parents):
             if key not in threads:
                 threads[key] = tied[key] = found.id
+        steps = (*item.verdict.trail, *((step,) if step else ()))
+        if isinstance(item.answer, Step):
+            steps = (*steps, item.answer)
+        elif item.answer is not None and not (verdict.quarantine or verdict.discard):
+            claim = answers.Claim(item.answer, item.id, found.id, is_new=step is None, at=item.at)
+            claims[len(written), len(results)] = claim
         # the same message twice in one batch
         messages[item.id] = replace(message, state="routed", conversation=found.id)
-        written.append((item, message, found, (*item.verdict.trail, *((step,) if step else ()))))
+        written.append((item, message, found, steps))
         results.append(RoutedResult(found.id, tuple(found.queues), found.state, is_new=step is None))
+    for (row, place_of), given in zip(claims, answers.give(db, list(claims.values())), strict=True):
+        item, message, found, trail = written[row]
+        written[row] = (item, message, found, (*trail, given.step))
+        results[place_of] = replace(results[place_of], given=given)
     _write(db, written, tied)
     if adopted:
         bounces.adopt(db, adopted)
@@ -344,7 +361,7 @@ def begin_routing(db: sqlite3.Connection, ids: Sequence[int]) -> Sequence[int]:
 class Unrouted:
     """What routing needs of a message that has arrived. `head`: its first chunk, which holds the whole header.
 
-    `junk`: it lies in the provider's Junk. `placeholder`: what it stands for could not be fetched.
+    `junk`: it lies in the provider's Junk. `placeholder`: what it stands for could not be fetched. `internal_at`: ms.
     """
 
     id: int
@@ -353,21 +370,28 @@ class Unrouted:
     head: bytes
     junk: bool = False
     placeholder: Placeholder | None = None
+    internal_at: int = 0
 
 
 def load_unrouted(db: sqlite3.Connection, ids: Sequence[int]) -> list[Unrouted]:
     """Return those of `ids` that wait to be routed. `head` is empty where the bytes are gone."""
     rows = db.execute(
-        "SELECT message.id, touchpoint, size, chunk.bytes, origin, placeholder FROM message"
+        "SELECT message.id, touchpoint, size, chunk.bytes, origin, placeholder, internal_at FROM message"
         " LEFT JOIN chunk ON chunk.id = message.id << 16"
         " WHERE state = 'arrived' AND message.id IN (SELECT value FROM json_each(?)) ORDER BY message.id",
         (as_json(ids),),
     )
     return [
         Unrouted(
-            id, touchpoint, size, head or b"", origin == Role.JUNK, None if standing is None else Placeholder(standing)
+            id,
+            touchpoint,
+            size,
+            head or b"",
+            origin == Role.JUNK,
+            None if standing is None else Placeholder(standing),
+            internal_at,
         )
-        for id, touchpoint, size, head, origin, standing in rows
+        for id, touchpoint, size, head, origin, standing, internal_at in rows
     ]
 
 

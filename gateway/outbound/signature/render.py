@@ -64,7 +64,7 @@ def context(
     known = zip(("name", "address"), customer or (), strict=False)
     return {
         "agent": Values({**touchpoint.variables, **agent.variables, "name": agent.name, "login": agent.login}),
-        "touchpoint": Values({"name": touchpoint.name, "address": touchpoint.address}),
+        "touchpoint": Values({**touchpoint.variables, "name": touchpoint.name, "address": touchpoint.address}),
         "customer": Values({key: value for key, value in known if value}, frozenset({"name", "address"})),
         "subject": " ".join(subject.split()),
         "date": on,
