@@ -18,6 +18,7 @@ from gateway.mime.scan import HeaderFacts
 from gateway.model import NO_FINDINGS, UNROUTED, Findings, MessageClass, Priority, Step, Verdict
 from gateway.rules.classify import classify
 from gateway.rules.match import Clock, Compiler, Evidence, Need, Node, matches_glob, needs_of
+from gateway.rules.telling import tell_each
 
 if TYPE_CHECKING:
     from gateway.config import Config
@@ -26,6 +27,7 @@ LINKED: Final = "linked"  # in a rule's `queue`: the touchpoint's own queues
 UNREAD_TAG: Final = "unreadable"
 DMARC_TAG: Final = "dmarc-fail"  # on mail whose sender is not who it says, by the word of the sender's own domain
 _SHOWN_DETAIL: Final = 600  # characters
+_EXPLAINED_DETAIL: Final = 8_000  # characters: all of a condition
 _SYMBOLS_SHOWN: Final = 8
 _IN_JUNK: Final = "it lies in the provider's Junk"
 
@@ -142,7 +144,7 @@ class Chain:
 
         `junk`: the provider has put it into its Junk. A touchpoint that the configuration no longer has gets the rules
         for all touchpoints. `explain` makes the trail tell of every rule, also of those that did not match or were not
-        looked at; nothing else differs.
+        looked at, each part of a condition with its answer; nothing else differs.
         """
         message_class, step = classify(facts, self._own.get(touchpoint, frozenset()))
         trail = [step]
@@ -162,15 +164,15 @@ class Chain:
             holds = rule.node.holds(evidence)
             if holds:
                 draft.apply(rule.action, linked)
-                trail.append(_step(rule, evidence, rule.verdict))
+                trail.append(_step(rule, evidence, rule.verdict, explain=explain))
                 if rule.stop:
                     if explain:
                         trail += (Step(f"rule {one.name}", "not looked at", "-") for one in rules[number + 1 :])
                     break
             elif holds is None:
-                trail.append(_step(rule, evidence, "no match: a condition cannot be answered"))
+                trail.append(_step(rule, evidence, "no match: a condition cannot be answered", explain=explain))
             elif explain:
-                trail.append(_step(rule, evidence, "no match"))
+                trail.append(_step(rule, evidence, "no match", explain=True))
         queues, reason = _place(draft.queues, linked)
         trail.append(Step("queues", reason, ", ".join(queues)))
         return Verdict(
@@ -291,7 +293,9 @@ def _place(chosen: Sequence[str], linked: Sequence[str]) -> tuple[tuple[str, ...
     return (UNROUTED,), "no rule and no link names one"
 
 
-def _step(rule: _Rule, evidence: Evidence, verdict: str) -> Step:
+def _step(rule: _Rule, evidence: Evidence, verdict: str, *, explain: bool) -> Step:
+    if explain:
+        return Step(f"rule {rule.name}", tell_each(rule.node, evidence)[:_EXPLAINED_DETAIL], verdict)
     return Step(f"rule {rule.name}", rule.node.tell(evidence)[:_SHOWN_DETAIL], verdict)
 
 
