@@ -28,6 +28,18 @@ async def _list(desk: Desk, args: Args) -> Any:
     return found[: args.get("limit")]
 
 
+async def _add_senders(desk: Desk, args: Args) -> Any:
+    """Block who sent these messages; return of each what followed, or why not (`refused`)."""
+    found = await desk.store.read(blocks.senders, [id_of(one, "quarantine") for one in args["messages"]])
+    done: list[dict[str, Any]] = []
+    for address, message in found.items():
+        try:
+            done.append(await _add(desk, {"address": address, "message": show_id(message)}))
+        except CommandError as error:  # one of our own, in whose name others write
+            done.append({"pattern": address, "refused": str(error)})
+    return done
+
+
 async def _add(desk: Desk, args: Args) -> Any:
     pattern = _parse(args["address"])
     touchpoint = EVERYWHERE if args.get("touchpoint") is None else find_touchpoint(desk, args["touchpoint"]).id
@@ -142,4 +154,9 @@ async def _consequences(desk: Desk, touchpoint: str, pattern: str) -> str:
     )
 
 
-COMMANDS: Final[Mapping[str, Command]] = {"block.list": _list, "block.add": _add, "block.remove": _remove}
+COMMANDS: Final[Mapping[str, Command]] = {
+    "block.list": _list,
+    "block.add": _add,
+    "block.senders": _add_senders,
+    "block.remove": _remove,
+}

@@ -6,7 +6,8 @@ import argparse
 import sys
 from typing import Any
 
-from gateway.cli import arguments, client, show
+from gateway.cli import arguments, block, client, show
+from gateway.text import clean
 
 
 def add(commands: Any, config: argparse.ArgumentParser) -> None:
@@ -28,6 +29,7 @@ def add(commands: Any, config: argparse.ArgumentParser) -> None:
             help="of a message, or of a conversation for all of it that is in quarantine",
         )
         parser.set_defaults(run=run)
+    confirming.add_argument("--block", action="store_true", help="and block who sent it, for all touchpoints")
 
 
 def list_(options: argparse.Namespace) -> int:
@@ -59,10 +61,24 @@ def release(options: argparse.Namespace) -> int:
 
 
 def confirm(options: argparse.Namespace) -> int:
+    refused = 0
     with client.asking(options.config) as ask:
         for id in options.ids:
-            print(f"{id}: {_count(ask('quarantine.confirm', id=id))} confirmed as spam")
-    return 0
+            done = ask("quarantine.confirm", id=id)
+            print(f"{id}: {_count(done)} confirmed as spam")
+            if options.block:
+                refused += _block(ask("block.senders", messages=done["messages"]))
+    return 1 if refused else 0
+
+
+def _block(done: list[dict[str, Any]]) -> int:
+    """Say whom that has blocked; return how many it could not."""
+    for one in done:
+        if "refused" in one:
+            print(f"not blocked: {clean(one['refused'])}", file=sys.stderr)
+        else:
+            print(clean(block.told(one)))
+    return sum("refused" in one for one in done)
 
 
 def _count(done: dict[str, list[str]]) -> str:

@@ -122,6 +122,16 @@ def suspects(db: sqlite3.Connection, touchpoint: str, pattern: str) -> Suspects:
     return Suspects(tuple(id for (id,) in found), newest)
 
 
+def senders(db: sqlite3.Connection, messages: Sequence[int]) -> dict[str, int]:
+    """Return who sent these messages, in lower case, each with the first message of theirs."""
+    rows = db.execute(
+        "SELECT lower(sender), min(id) FROM message WHERE id IN (SELECT value FROM json_each(?)) AND sender != ''"
+        " GROUP BY 1 ORDER BY 2",
+        (as_json(messages),),
+    )
+    return dict(rows.fetchall())
+
+
 # --- adding and removing ---------------------------------------------------------------------------------------------
 
 

@@ -253,3 +253,34 @@ def test_blocks_are_set_listed_and_lifted_by_hand(
     assert run("unblock", SENDER)[0] == 1
     assert run("block", "*@gmail.com")[0] == 1
     assert run("block", "nonsense")[0] == 2
+
+
+def test_who_confirms_spam_can_block_its_sender_in_the_same_breath(
+    site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    with offline_desk(site) as desk:
+        spam, _ = arrive(desk.store, "<a@c>", role=Role.JUNK)
+        open_, _ = arrive(desk.store, "<b@c>")
+    assert main(["quarantine", "confirm", "--block", show_id(spam), "--config", str(site)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{show_id(spam)}: 1 message confirmed as spam",
+        f"{SENDER} is now blocked; 1 message that stood in queues went into quarantine, with 1 whole conversation",
+    ]
+    with offline_desk(site) as desk:
+        assert [one["message"] for one in ask(desk, "block.list")] == [show_id(spam)]
+        assert [one["id"] for one in ask(desk, "quarantine.list")] == [show_id(open_)]
+
+
+def test_our_own_name_on_spam_is_not_blocked_with_it(
+    site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    rules = site.with_name("rules.toml")
+    rules.write_text(rules.read_text().replace('address = "reports@example.com"', f'address = "{SENDER}"'))
+    with offline_desk(site) as desk:
+        spam, _ = arrive(desk.store, "<a@c>", role=Role.JUNK)
+    assert main(["quarantine", "confirm", "--block", show_id(spam), "--config", str(site)]) == 1
+    out, err = capsys.readouterr()
+    assert "confirmed as spam" in out
+    assert err == f"not blocked: {SENDER} is our own (touchpoint reports); nothing was changed\n"
