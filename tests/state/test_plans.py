@@ -12,7 +12,21 @@ from typing import Any
 import pytest
 
 from gateway.model import Envelope, Filing, FilingAction, Location, OutboxKind, Placeholder, Role, Submission, from_ms
-from gateway.state import chores, copies, doubts, filings, folders, locations, mailboxes, outbox, owed, quarantine, sent
+from gateway.state import (
+    blocks,
+    chores,
+    copies,
+    doubts,
+    filings,
+    folders,
+    locations,
+    mailboxes,
+    outbox,
+    owed,
+    quarantine,
+    sent,
+)
+from gateway.state.blocks import NewBlock, Suspects
 from gateway.state.doubts import Finding
 from gateway.state.filings import Filed
 from gateway.state.folders import Place
@@ -133,6 +147,9 @@ OPERATIONS: list[tuple[str, Any, Any]] = [
     ("look in vain", doubts.put_off, (1, 0, True, NOW, NOW)),
     ("begin a copy", copies.begin, (T, [1], NOW)),
     ("make a copy", copies.done, 1),
+    ("block", blocks.add, NewBlock("", "c@customer.example", NOW, suspects=Suspects((1, 6), 7))),
+    ("block a domain", blocks.add, NewBlock(T, "*@customer.example", NOW, suspects=Suspects((1, 6), 7))),
+    ("unblock", blocks.remove, (T, "c@customer.example")),
 ]
 
 QUESTIONS: list[tuple[str, Any, tuple[Any, ...]]] = [
@@ -201,6 +218,12 @@ def test_no_question_walks_through_the_ledger(room: Postroom, question: Any, arg
 def test_a_walk_would_be_seen(room: Postroom) -> None:
     for walk in ("SELECT * FROM message WHERE subject = 'x'", "SELECT * FROM location WHERE touchpoint = 'x'"):
         assert walks(room, lambda db, walk=walk: db.execute(walk)) != []  # type: ignore[misc]
+
+
+def test_to_carry_what_is_blocked_to_junk_walks_through_nothing(room: Postroom) -> None:
+    ids = [(message, T) for (message,) in room.rows("SELECT id FROM message")]
+    assert walks(room, lambda db: blocks.to_junk(db, ids, NOW)) == []
+    assert walks(room, lambda db: blocks.note_hits(db, [(T, "c@customer.example", NOW)])) == []
 
 
 @pytest.mark.parametrize("operation", [quarantine.release, quarantine.confirm])
