@@ -51,13 +51,15 @@ def add(commands: Any, config: argparse.ArgumentParser) -> None:
 
 
 def _add_add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("address", metavar="ADDRESS")
+    parser.add_argument("address", metavar="ADDRESS", help="where customers write to")
     parser.add_argument("--name", required=True, help="what customers see beside the address")
     parser.add_argument("--id", help="under which its history is kept; default: the address")
-    parser.add_argument("--provider", help="microsoft, gmail, yahoo, aol, icloud, fastmail, custom")
-    parser.add_argument("--direction", choices=("inbound", "outbound", "both"))
-    parser.add_argument("--imap", metavar="URL", help="imaps://HOST")
-    parser.add_argument("--smtp", metavar="URL", help="smtps://HOST")
+    parser.add_argument(
+        "--provider", help="microsoft, gmail, yahoo, aol, icloud, fastmail or custom; default: by the address"
+    )
+    parser.add_argument("--direction", choices=("inbound", "outbound", "both"), help="default: both")
+    parser.add_argument("--imap", metavar="URL", help="of a custom one: imaps://HOST")
+    parser.add_argument("--smtp", metavar="URL", help="of a custom one: smtps://HOST")
     parser.add_argument("--login", help="default: the address")
     parser.add_argument("--password", metavar="REFERENCE", help="where it is kept: file:PATH, env:NAME …; never itself")
     parser.add_argument(
@@ -183,10 +185,7 @@ def _refuse_unsettled(options: argparse.Namespace) -> None:
     gateway = config.load_gateway(options.config)
     if not (gateway.state_dir / "gateway.db").exists():
         return
-    text = gateway.rules.read_text("utf-8-sig")
-    table = _data(text).get("touchpoint", [{}])
-    found = table[amendments.find(_data(text), options.touchpoint)]
-    id = str(found.get("id") or found.get("address", "").lower())
+    id = amendments.id_of(gateway.rules.read_text("utf-8-sig"), options.touchpoint)
     waiting = client.ask(options.config, "touchpoint.unsettled", id=id)
     told = [
         f"{count} {word}{'s' * (count != 1)} {state}"

@@ -45,6 +45,13 @@ def find(data: Mapping[str, Any], name: str) -> int:
     raise CannotAmend(f'unknown touchpoint "{name}"{hint}', 2)
 
 
+def id_of(text: str, name: str) -> str:
+    """Return the id of the touchpoint of that id, address or alias. Raises CannotAmend."""
+    data = _read(text)
+    table = data[_KEY][find(data, name)]
+    return str(table["id"]).strip() if "id" in table else str(table["address"]).strip().lower()
+
+
 def set_active(text: str, names: Iterable[str], active: bool) -> str:
     """Return the text in which these touchpoints are active, or not. Raises CannotAmend."""
     data = _read(text)
