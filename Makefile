@@ -45,7 +45,8 @@ test-faults: peers $(READY) ## only kill -9, power cut, full disk
 	$(PYTEST) tests/faults
 
 soak: peers $(READY) ## 10,000 messages in, 5,000 out, in storms with 150 kills, and death at every step: an hour and more
-	SOAK=1 $(PYTEST) tests/peers/test_chaos.py tests/faults/test_every_step.py tests/faults/test_outbound_rig.py
+	SOAK=1 $(PYTEST) tests/peers/test_chaos.py tests/faults/test_every_step.py tests/faults/test_outbound_rig.py \
+		tests/faults/test_reload_under_load.py
 
 cover: $(READY) ## line and branch coverage of the cores by their own tests; fails under 95 %
 	$(BIN)/coverage erase

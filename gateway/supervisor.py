@@ -29,6 +29,7 @@ class _Ward:
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     ended: trio.Event = field(default_factory=trio.Event)
     faults: int = 0
+    started_at: float = field(default_factory=trio.current_time)
 
 
 class Supervisor:
@@ -45,6 +46,10 @@ class Supervisor:
 
     def running(self) -> list[tuple[str, str]]:
         return list(self._wards)
+
+    def age(self, touchpoint: str, kind: str) -> float:
+        """Return for how many seconds a task has been running, over its restarts."""
+        return trio.current_time() - self._wards[touchpoint, kind].started_at
 
     def start(self, touchpoint: str, kind: str, settings: object, run: Run) -> None:
         """Start a task; it is restarted until it is stopped. The key must be free."""

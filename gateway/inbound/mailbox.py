@@ -99,6 +99,7 @@ class _Mailbox:
         self._session: Session | None = None
         self._folder: OpenFolder | None = None
         self._cause = ""  # of the last failure
+        self._tried_with: Config | None = None  # while we are not let in
 
     # --- the wheel ---------------------------------------------------------------------------------------------------
 
@@ -162,8 +163,9 @@ class _Mailbox:
                 return watcher.Left()
 
     async def _rest(self, seconds: float) -> None:
-        """Wait, but not past a reload: whoever mends a password file reloads, and does not want to wait an hour."""
-        config = self._current()
+        """Wait, but not past a reload: whoever mends a password file reloads, and does not want to wait an hour. Nor
+        after one that came while we were being refused: it was the old password."""
+        config = self._tried_with or self._current()
         with trio.move_on_after(seconds):
             while self._current() is config:  # noqa: ASYNC110 - the configuration is a value, it rings no bell
                 await trio.sleep(_RELOAD_SEEN_WITHIN)
@@ -179,9 +181,11 @@ class _Mailbox:
         return self._folder
 
     async def _connect(self) -> watcher.Event:
+        self._tried_with = self._current()
         if not self._health.touchpoint(self._id).cause:
             self._say("connecting", connected=False)
         self._session = session = await self._connector.connect()
+        self._tried_with = None
         self._health.touchpoint(self._id).heard = lambda: session.last_byte_at
         self._health.clear(self._id, "imap-login")
         self._say("reading", connected=True, cause=self._cause or None)  # a login alone mends nothing

@@ -217,6 +217,22 @@ async def test_a_reload_ends_a_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         await gateway.watching()
 
 
+async def test_a_reload_while_we_are_being_refused_ends_the_rest_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mailbox, "_RELOAD_SEEN_WITHIN", 0.01)
+    server = ImapServer(password="another")
+
+    @server.on("AUTHENTICATE")
+    async def _(peer: Peer, tag: str, command: str) -> bool:
+        (tmp_path / "secret").write_text("another")
+        gateway.config = load(tmp_path / "gateway.toml")
+        return False
+
+    async with box(tmp_path, server) as gateway:
+        await gateway.watching()
+
+
 async def test_a_missing_secret_is_named(tmp_path: Path, quick: None) -> None:
     async with box(tmp_path, ImapServer()) as gateway:
         await gateway.watching()

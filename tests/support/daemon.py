@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import smtplib
@@ -158,6 +159,12 @@ class Daemon:
                 raise AssertionError(f"the daemon ended with {code} before it said {word}:\n{self.log_tail()}")
             if time.monotonic() > deadline:
                 raise AssertionError(f"the daemon did not say {word} in {timeout} s:\n{self.log_tail()}")
+
+    def hear(self) -> None:
+        """Take what the daemon has told systemd: where nobody listens, it waits a little each time."""
+        assert self._notify is not None
+        while select.select([self._notify], [], [], 0)[0]:
+            self._notify.recv(65536)
 
     def wait_end(self, timeout: float = 30) -> int:
         """Return its exit code."""

@@ -35,6 +35,7 @@ CLEAR = Weather()
 
 @dataclass(eq=False)
 class _Link:
+    number: int
     weather: Weather
     writers: tuple[asyncio.StreamWriter, asyncio.StreamWriter]
     is_cut: asyncio.Event = field(default_factory=asyncio.Event)
@@ -114,6 +115,10 @@ class Proxy:
         """How many links there are."""
         return self._call(lambda: len(self._links))
 
+    def standing(self) -> set[int]:
+        """Return the numbers of the links that stand, counted from 1."""
+        return self._call(lambda: {link.number for link in self._links})
+
     def _change(self, weather: Weather) -> None:
         def change() -> None:
             self.weather = weather
@@ -150,9 +155,9 @@ class Proxy:
         except OSError:
             writer.transport.abort()  # the server is away
             return
-        link = _Link(self.weather, (writer, there_writer))
-        self._links.add(link)
         self.made += 1
+        link = _Link(self.made, self.weather, (writer, there_writer))
+        self._links.add(link)
         pumps = [
             asyncio.ensure_future(self._pump(link, reader, there_writer, is_up=True)),
             asyncio.ensure_future(self._pump(link, there_reader, writer, is_up=False)),

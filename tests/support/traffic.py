@@ -15,11 +15,23 @@ from tests.support.letters import letter
 class Senders:
     """Threads that submit numbered letters as fast as they are accepted, through crashes and restarts.
 
-    `promised`: Message-ID → queue id, for each that got its 250. `unanswered`: cut before an answer came.
+    `promised`: Message-ID → queue id, for each that got its 250. `unanswered`: cut before an answer came. `sessions`:
+    how many it took. `pause`: seconds between two letters of a thread.
     """
 
-    def __init__(self, daemon: Daemon, login: str, password: str, address: str, recipient: str, threads: int) -> None:
+    def __init__(
+        self,
+        daemon: Daemon,
+        login: str,
+        password: str,
+        address: str,
+        recipient: str,
+        threads: int,
+        pause: float = 0.0,
+    ) -> None:
+        self.sessions = 0
         self._daemon = daemon
+        self._pause = pause
         self._login, self._password = login, password
         self._address, self._recipient = address, recipient
         self.promised: dict[str, str] = {}
@@ -43,7 +55,8 @@ class Senders:
         number = thread * 1_000_000
         while not self._stop.is_set():
             with contextlib.suppress(OSError), self._daemon.submit(self._login, self._password) as session:
-                while not self._stop.is_set():
+                self.sessions += 1
+                while not self._stop.wait(self._pause):
                     number += 1
                     self._send_one(session, number)
             time.sleep(0.02)
