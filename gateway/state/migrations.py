@@ -48,20 +48,21 @@ CREATE TABLE unfetched (
 -- message itself. stands_for: where a blind one stood first, [folder, UIDVALIDITY, UID] as JSON. quarantine: 0 no,
 -- 1 by lists and rules, 2 only for lying in the provider's Junk; `reviewed_at`: when a person released or confirmed it.
 -- note: one plain sentence that stands beside it (what a bounce means). findings: what was found out about it beyond
--- its header before the rules were asked (JSON, model.Findings); with it a verdict can be explained later.
+-- its header before the rules were asked (JSON, model.Findings); with it a verdict can be explained later. pruned_at:
+-- when its bytes were taken, and all of it but what knows it again.
 CREATE TABLE message (
     id INTEGER PRIMARY KEY, touchpoint TEXT NOT NULL, origin TEXT NOT NULL, state TEXT NOT NULL,
     tries INTEGER NOT NULL, size INTEGER NOT NULL, internal_at INTEGER NOT NULL, arrived_at INTEGER NOT NULL,
     routed_at INTEGER, fingerprint INTEGER NOT NULL, object_id INTEGER, placeholder TEXT, stands_for TEXT,
     message_id TEXT, class TEXT, subject TEXT, sender TEXT, sender_name TEXT, conversation INTEGER,
     quarantine INTEGER NOT NULL DEFAULT 0, reviewed_at INTEGER, discarded INTEGER NOT NULL DEFAULT 0, trail TEXT,
-    note TEXT, findings TEXT);
+    note TEXT, findings TEXT, pruned_at INTEGER);
 CREATE INDEX message_arrived ON message (id) WHERE state = 'arrived';
 CREATE INDEX message_conversation ON message (conversation);
 CREATE INDEX message_fingerprint ON message (fingerprint);
 CREATE INDEX message_object ON message (object_id) WHERE object_id IS NOT NULL;
 CREATE INDEX message_blind ON message (touchpoint) WHERE placeholder = 'blind';
-CREATE INDEX message_quarantined ON message (id) WHERE quarantine != 0;
+CREATE INDEX message_quarantined ON message (id) WHERE quarantine != 0 AND pruned_at IS NULL;
 
 -- Where a message lies at the provider.
 CREATE TABLE location (

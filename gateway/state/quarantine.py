@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from gateway.model import FilingAction, MessageClass, Verdict, from_ms, show_id
 from gateway.rules.conversation import follow
-from gateway.state import correspondents, filings
+from gateway.state import correspondents, filings, lessons
 from gateway.state.conversations import as_json, load
 from gateway.state.store import each
 
@@ -33,7 +33,8 @@ def list_quarantine(
     unsettled = "" if include_settled else " AND reviewed_at IS NULL"
     rows = db.execute(
         "SELECT id, conversation, touchpoint, sender, sender_name, subject, internal_at, quarantine, trail, size,"
-        f" reviewed_at FROM message INDEXED BY message_quarantined WHERE quarantine != 0{unsettled}"
+        " reviewed_at FROM message INDEXED BY message_quarantined"
+        f" WHERE quarantine != 0 AND pruned_at IS NULL{unsettled}"
         " ORDER BY id DESC LIMIT ?",
         (-1 if limit is None else limit,),
     ).fetchall()
@@ -99,7 +100,7 @@ class Reviewed:
 
 @each
 def release(db: sqlite3.Connection, review: Review) -> Reviewed:
-    """Operation: into the queues with it, and out of Junk at the provider."""
+    """Operation: into the queues with it, and out of Junk at the provider; the scanner is to learn of it."""
     found = _in_quarantine(db, review.id, "")
     if not found:
         return Reviewed()
@@ -107,12 +108,13 @@ def release(db: sqlite3.Connection, review: Review) -> Reviewed:
     conversations, queues = let_go(db, ids, review.at)
     filings.drop(db, FilingAction.JUNK, ids)
     stirred = _file(db, found, FilingAction.RELEASE, "junk", review.at)
+    lessons.add(db, ids, is_spam=False, at=review.at)
     return Reviewed(tuple(ids), conversations, queues, stirred)
 
 
 @each
 def confirm(db: sqlite3.Connection, review: Review) -> Reviewed:
-    """Operation: it stays where nobody sees it, and goes into Junk at the provider."""
+    """Operation: it stays where nobody sees it, and goes into Junk at the provider; the scanner is to learn of it."""
     found = _in_quarantine(db, review.id, " AND reviewed_at IS NULL")
     if not found:
         return Reviewed()
@@ -122,6 +124,7 @@ def confirm(db: sqlite3.Connection, review: Review) -> Reviewed:
     )
     filings.drop(db, FilingAction.RELEASE, ids)
     stirred = _file(db, found, FilingAction.JUNK, "queue", review.at)
+    lessons.add(db, ids, is_spam=True, at=review.at)
     return Reviewed(tuple(ids), tuple(dict.fromkeys(conversation for _, conversation, _ in found)), (), stirred)
 
 
@@ -131,7 +134,7 @@ def let_go(db: sqlite3.Connection, ids: Sequence[int], at: int) -> tuple[tuple[i
     `after_fetch` is not done with them, whoever has let them go: they were fetched long ago.
     """
     rows = db.execute(
-        "UPDATE message SET quarantine = 0, reviewed_at = ? WHERE quarantine != 0"
+        "UPDATE message SET quarantine = 0, reviewed_at = ? WHERE quarantine != 0 AND pruned_at IS NULL"
         " AND id IN (SELECT value FROM json_each(?)) RETURNING conversation, internal_at, discarded,"
         " touchpoint, sender, class",
         (at, as_json(ids)),
@@ -153,8 +156,8 @@ def _in_quarantine(db: sqlite3.Connection, id: int, condition: str) -> list[tupl
     """Return (id, conversation, touchpoint) of the messages that `id` names and that are in quarantine."""
     for column in ("id", "conversation"):
         rows = db.execute(
-            f"SELECT id, conversation, touchpoint FROM message WHERE {column} = ? AND quarantine != 0{condition}"
-            " ORDER BY id",
+            f"SELECT id, conversation, touchpoint FROM message WHERE {column} = ? AND quarantine != 0"
+            f" AND pruned_at IS NULL{condition} ORDER BY id",
             (id,),
         ).fetchall()
         if rows:
