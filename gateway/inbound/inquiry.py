@@ -74,7 +74,7 @@ class Inquiry:
     def begin(self, message: Unrouted, facts: HeaderFacts, config: Config, chain: Chain, at: datetime) -> Look:
         """Return what could be found out at once, and what has still to be waited for. `at`: now."""
         touchpoint = config.touchpoints.get(message.touchpoint)
-        findings = Findings(at=at, block=self._find_block(message, facts))
+        findings = Findings(at=at, block=self.find_block(message, facts))
         look = Look(self._store, message, facts, config, findings, self._large)
         if touchpoint is None or message.placeholder is not None:
             return look  # its own bytes are not here
@@ -87,7 +87,8 @@ class Inquiry:
             look.parts.append(partial(look.score, self._scanner))
         return look
 
-    def _find_block(self, message: Unrouted, facts: HeaderFacts) -> str:
+    def find_block(self, message: Unrouted, facts: HeaderFacts) -> str:
+        """Return the block that its sender meets now, "" none."""
         if self._blocks is None:
             return ""
         addresses = [box.address.lower() for box in facts.authors if box.address]

@@ -228,8 +228,7 @@ class Intake:
                 if chain is None:
                     routed = self._unread(message, config, unread or "")
                 else:
-                    routed = await self._judge(message, config, chain, seen[message.id])
-                    routed = await self._with_answer(routed, message, config, seen[message.id])
+                    routed = await self._decide(message, config, chain, seen[message.id])
             except Unavailable as error:
                 away = error
                 self._strand(message.id, unread)
@@ -329,6 +328,20 @@ class Intake:
                     for each in waiting:
                         nursery.start_soon(one, *each)
         return seen
+
+    async def _decide(self, message: Unrouted, config: Config, chain: Chain, seen: _Seen) -> Routed:
+        """Return what is to be written of it. Nothing is waited for between the last look at the blocks and the return,
+        so that a block either finds its mail in the store or is found by it.
+        """
+        while True:
+            routed = await self._judge(message, config, chain, seen)
+            routed = await self._with_answer(routed, message, config, seen)
+            if isinstance(seen, Exception) or seen[1].block or not self._inquiry.find_block(message, seen[0]):
+                return routed
+            if self._answers is not None and isinstance(routed.answer, Answer):
+                self._answers.settle(routed.answer, None)
+            facts, findings = seen
+            seen = facts, replace(findings, block=self._inquiry.find_block(message, facts))
 
     async def _judge(self, message: Unrouted, config: Config, chain: Chain, seen: _Seen) -> Routed:
         try:

@@ -18,7 +18,8 @@ from gateway.desk import Desk, offline_desk
 from gateway.errors import CommandError, Unavailable
 from gateway.inbound.inquiry import Inquiry
 from gateway.inbound.intake import Intake
-from gateway.model import Arrival, Location, Role, show_id
+from gateway.mime.scan import HeaderFacts
+from gateway.model import Arrival, Location, Role, Score, show_id
 from gateway.state import folders
 from gateway.state.folders import Folder, Opening
 from tests.support.desk import arrive, write_site
@@ -198,6 +199,35 @@ async def test_new_mail_of_who_is_blocked_reaches_no_queue_until_unblocked(desk:
     await intake.accept(letters(desk, 2, sender=sender))
     assert len(await commands["queue.list"]({})) == 1
     assert len(await commands["quarantine.list"]({})) == 1
+
+
+class SlowScanner:
+    """Answers when it is told to, as one does that has much to do."""
+
+    def __init__(self) -> None:
+        self.is_asked, self.may_answer = trio.Event(), trio.Event()
+
+    async def score(self, url: str, raw: bytes, facts: HeaderFacts) -> Score:
+        self.is_asked.set()
+        await self.may_answer.wait()
+        return Score(0.0, "slow")
+
+
+async def test_mail_that_is_looked_at_while_its_sender_is_blocked_does_not_slip_through(site: Path) -> None:
+    add_spam(site, 'scanner = "rspamd+http://127.0.0.1:1"')
+    with offline_desk(site) as desk:
+        commands = handlers(desk)
+        scanner = SlowScanner()
+        intake = Intake(desk.store, desk.current, inquiry=Inquiry(desk.store, scanner=scanner, blocks=desk.blocks))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(intake.accept, letters(desk, 1))
+            await scanner.is_asked.wait()
+            await commands["block.add"]({"address": SENDER})
+            scanner.may_answer.set()
+        assert await commands["queue.list"]({}) == []
+        assert [one["hits"] for one in await commands["block.list"]({})] == [1]
+        (kept,) = await commands["quarantine.list"]({})
+        assert "is blocked as" in kept["cause"]
 
 
 # --- the command line ------------------------------------------------------------------------------------------------
