@@ -73,6 +73,11 @@ active = true
 html   = "file:signatures/support.html"
 text   = "file:signatures/support.txt"
 
+[touchpoint.auto_reply]
+active  = true
+subject = "Auto: {{{{ subject }}}}"
+html    = "<p>Dear {{{{ sender.name | default('customer') }}}},</p><p>your mail is with {{{{ touchpoint.name }}}}.</p>"
+
 [[touchpoint]]
 id            = "sales"
 address       = "{sales}"

@@ -1,9 +1,9 @@
 """`mail-gateway demo`: the gateway's main job, told in half a minute and checked at every step.
 
-A provider in memory, the real daemon on top of it, two touchpoints, two agents, two customers. Mail arrives and is
-routed; an agent replies and the signature is in what the customer gets; the provider goes away, a reply is accepted and
-waits; the provider returns and the reply leaves, once. Nothing is asked for and nothing is left behind: no account, no
-root, no port below 1024, no file outside a temporary directory.
+A provider in memory, the real daemon on top of it, two touchpoints, two agents, two customers. Mail arrives, is routed
+and answered automatically, once; an agent replies and the signature is in what the customer gets; the provider goes
+away, a reply is accepted and waits; the provider returns and the reply leaves, once. Nothing is asked for and nothing
+is left behind: no account, no root, no port below 1024, no file outside a temporary directory.
 
 A step prints its line after it has been seen to be true. The first that is not ends the story with exit code 1.
 """
@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from email.message import EmailMessage
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -104,6 +105,10 @@ class Story:
         for message_id, address in self._sent.items():
             self._expect_once(message_id, address)
         self._done(f"each of the {len(self._sent)} replies reached its customer exactly once")
+        for customer in (CARLA, DARIO):
+            if (count := len(self._answers_to(customer))) != 1:
+                raise Disappointment(f"{customer} should have one automatic answer; it is {count}")
+        self._done("each customer had one automatic answer, however often they wrote")
         self._console.print(f"\nAll as it should be, in {time.monotonic() - self._begun:.0f} s.", style="bold green")
 
     # --- chapters ----------------------------------------------------------------------------------------------------
@@ -148,7 +153,7 @@ class Story:
             (offer, ["sales"], "the queue that its touchpoint is linked to"),
         ):
             begun = time.monotonic()
-            self._provider.deliver(message["To"].addresses[0].addr_spec, message.as_bytes())
+            self._deliver(message["To"].addresses[0].addr_spec, message)
             found = self._wait_for_conversation(message)
             if found["queues"] != queues:
                 raise Disappointment(f'"{message["Subject"]}" should be in {queues}; it is in {found["queues"]}')
@@ -158,6 +163,14 @@ class Story:
         if (found["priority"], found["tags"]) != ("high", ["invoice"]):
             raise Disappointment(f"the rule should set priority and tag; they are {found['priority']}, {found['tags']}")
         self._show_command("queue", "list")
+        for customer in (CARLA, DARIO):
+            self._wait(
+                partial(self._answers_to, customer),
+                f"{customer} is answered automatically",
+                lambda: self._ask("outbox.list", all=True),
+            )
+        (answer,) = self._answers_to(CARLA)
+        self._done(f'both customers of {SUPPORT} have an automatic answer: "{clean(str(answer["Subject"]))}"')
         return question, invoice
 
     def _agent_replies(self, question: EmailMessage) -> None:
@@ -223,7 +236,7 @@ class Story:
     def _mail_still_comes_in(self, question: EmailMessage) -> None:
         more = letters.write(("Carla Costa", CARLA), SUPPORT, f"Re: {question['Subject']}", "It has come. Thank you!\n")
         more["In-Reply-To"] = more["References"] = question["Message-ID"]
-        self._provider.deliver(SUPPORT, more.as_bytes())
+        self._deliver(SUPPORT, more)
         first, second = self._wait_for_conversation(question), self._wait_for_conversation(more)
         if first["id"] != second["id"]:
             raise Disappointment("Carla's second mail should join her conversation; it began another one")
@@ -239,7 +252,17 @@ class Story:
         self._wait(lambda: self._ask("outbox.list") == [], "the outbox is empty", lambda: self._ask("outbox.list"))
         self._done("the outbox is empty")
 
+    def _answers_to(self, customer: str) -> list[EmailMessage]:
+        """Return the automatic answers in a customer's mailbox."""
+        found = (letters.read(stored.raw) for stored in self._provider.mailbox(customer))
+        return [message for message in found if message["Auto-Submitted"] == "auto-replied"]
+
     # --- what happens ------------------------------------------------------------------------------------------------
+
+    def _deliver(self, address: str, message: EmailMessage) -> None:
+        """Put a customer's mail into a mailbox as a provider does, with the return path on top."""
+        sender = message["From"].addresses[0].addr_spec
+        self._provider.deliver(address, f"Return-Path: <{sender}>\r\n".encode() + message.as_bytes())
 
     def _submit(self, agent: Agent, message: EmailMessage, to: str) -> None:
         try:

@@ -54,6 +54,7 @@ def test_the_story_is_true_and_short(temporary: Path):
     for sentence in (
         "→ queue support",
         'rule "invoices"',
+        "have an automatic answer",
         "queued as",
         "the touchpoint's signature in text and HTML",
         "the first attempt failed",
