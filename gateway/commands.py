@@ -20,7 +20,7 @@ from gateway.desk import Args, Command, Desk, find_touchpoint, id_of, instead, r
 from gateway.errors import CommandError, ConfigError
 from gateway.health import Health, TouchpointHealth
 from gateway.model import UNROUTED, personal_queue, show_id, to_ms
-from gateway.state import agents, backup, conversations, lanes, outbox, quarantine
+from gateway.state import agents, backup, conversations, lanes, lessons, outbox, quarantine
 from gateway.state.lanes import Lane
 
 RECONCILED: Final = (
@@ -126,11 +126,13 @@ async def _quarantine_confirm(desk: Desk, args: Args) -> Any:
 
 
 def _reviewed(desk: Desk, id: str, reviewed: quarantine.Reviewed, expected: str) -> dict[str, list[str]]:
-    """Return what changed. What is to be done at the provider is done soon: its mailbox is woken."""
+    """Return what changed. What is to be done at the provider is done soon, and the scanner learns: both are woken."""
     if not reviewed.messages:
         raise CommandError(f"{id}: nothing of it {expected}; `mail-gateway quarantine list --all` shows what is there")
     for touchpoint in reviewed.touchpoints:
         desk.ring(f"mailbox {touchpoint}")
+    if desk.current().rules.spam.lessons_at:
+        desk.ring(lessons.BELL)
     return {
         "messages": [show_id(message) for message in reviewed.messages],
         "conversations": [show_id(conversation) for conversation in reviewed.conversations],

@@ -29,11 +29,12 @@ from gateway.desk import Desk
 from gateway.doorbell import Doorbell
 from gateway.errors import CommandError, ConfigError, GatewayError, Unavailable
 from gateway.health import Health
-from gateway.inbound import mailbox, sentbox
+from gateway.inbound import mailbox, sentbox, teacher
 from gateway.inbound.authentication import Authenticator
 from gateway.inbound.inquiry import Inquiry
 from gateway.inbound.intake import Intake
 from gateway.inbound.room import Room
+from gateway.inbound.scanner import Scanner
 from gateway.model import to_ms
 from gateway.outbound import delays, dispatcher, pool
 from gateway.outbound.answers import AutoReplies
@@ -155,9 +156,11 @@ class Daemon:
         self._supervisor = Supervisor(nursery, self._health)
         hard = HardBounces(await store.read(bounces.all_hard))
         self._blocks = Blocks(await store.read(blocks.all_blocks))
+        scanner = Scanner(self._health)
         inquiry = Inquiry(
             store,
             authenticator=Authenticator(bridge, self._workers, on_silence=self._say_silence),
+            scanner=scanner,
             blocks=self._blocks,
         )
         answers = AutoReplies(store, on_given=self._doorbell.ring, alarm=self._tell_of_answers)
@@ -191,6 +194,7 @@ class Daemon:
             nursery.start_soon(self._reload_when_told)
             nursery.start_soon(self._intake.run)
             nursery.start_soon(delays.run, store, self._current, lambda: datetime.now(UTC))
+            nursery.start_soon(teacher.run, store, self._current, scanner, self._doorbell, lambda: datetime.now(UTC))
             nursery.start_soon(self._watch)
             _settle_garbage()
             systemd.notify(READY=1, STATUS=f"{len(self._supervisor.running())} sessions")

@@ -26,7 +26,4 @@ RULES: Final[dict[str, tuple[Any, ...]]] = {
     "touchpoint.signature.when": ("always",),
     "touchpoint.signature.strip_client_signature": (False,),
     "template": (),
-    "spam.scanner": ("",),
-    "spam.quarantine_over": (),
-    "spam.keep_quarantine": (),
 }

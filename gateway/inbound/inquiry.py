@@ -18,11 +18,14 @@ import trio
 
 from gateway import events
 from gateway.config import Config, Touchpoint
+from gateway.config.rules_file import Spam
 from gateway.errors import Unavailable
+from gateway.inbound.scoring import Letter
 from gateway.mime.scan import HeaderFacts
 from gateway.model import Authentication, Findings, Score, show_id
 from gateway.rules.chain import Chain
 from gateway.rules.match import Need
+from gateway.rules.received import border
 from gateway.state import correspondents, raw
 from gateway.state.queues import Unrouted
 from gateway.state.store import Store
@@ -41,9 +44,9 @@ class Authenticator(Protocol):
 
 
 class Scanner(Protocol):
-    """Knows how much a message looks like spam. Raises Unavailable."""
+    """Knows how much a message looks like spam. Raises Unavailable, within the time that the configuration gives it."""
 
-    async def score(self, url: str, raw: bytes, facts: HeaderFacts) -> Score: ...
+    async def score(self, spam: Spam, letter: Letter) -> Score: ...
 
 
 class Blocks(Protocol):
@@ -84,7 +87,7 @@ class Inquiry:
             look.parts.append(partial(look.authenticate, self._authenticator, touchpoint))
         if self._scanner is not None and config.rules.spam.scanner:
             look.findings = replace(look.findings, no_score="the scanner did not answer in time")
-            look.parts.append(partial(look.score, self._scanner))
+            look.parts.append(partial(look.score, self._scanner, touchpoint))
         return look
 
     def find_block(self, message: Unrouted, facts: HeaderFacts) -> str:
@@ -158,12 +161,22 @@ class Look:
             raise
         self.findings = replace(self.findings, known_sender=known)
 
-    async def score(self, scanner: Scanner) -> None:
+    async def score(self, scanner: Scanner, touchpoint: Touchpoint) -> None:
+        peer = border(self._facts)
+        letter = Letter(
+            size=self._message.size,
+            raw_of=self.raw,
+            id=show_id(self._message.id),
+            return_path=self._facts.return_path,
+            recipient=touchpoint.address,
+            ip=str(peer.ip) if peer is not None else "",
+            helo=peer.helo if peer is not None else "",
+        )
         try:
-            found = await scanner.score(self._config.rules.spam.scanner, await self.raw(), self._facts)
-        except Unavailable as error:
+            found = await scanner.score(self._config.rules.spam, letter)
+        except Unavailable as error:  # the scanner has told the log, once and not for each message
             self.findings = replace(self.findings, no_score=str(error))
-            raise
+            return
         except Exception as error:
             self.findings = replace(self.findings, no_score=f"asking the scanner failed: {type(error).__name__}")
             raise

@@ -54,7 +54,7 @@ class Scanner:
         if letter.size > place.largest:
             raise Unavailable(f"it has more than {place.largest:,} bytes, for which {place.kind} is not asked")
         if not self._breaker.may_ask(self._clock()):
-            raise Unavailable(f"{place} is not asked for a while: {self._breaker.cause}")
+            raise Unavailable(f"it is not asked for a while: {self._breaker.cause}")
 
         raw = await letter.raw_of()
 
@@ -227,4 +227,12 @@ async def _in_time(place: Place, limit: timedelta, ask: Callable[[], Awaitable[T
         cause = f": {error.__cause__}" if isinstance(error.__cause__, ssl.SSLError) else ""
         raise Unavailable(f"{place} has broken the connection off{cause}") from None
     except OSError as error:
-        raise Unavailable(f"{place} cannot be reached: {error.strerror or error}") from None
+        raise Unavailable(f"{place} cannot be reached: {_why(error)}") from None
+
+
+def _why(error: BaseException) -> str:
+    """Return what the system says. Where several addresses were tried, of the first one."""
+    within = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__
+    if within is not None and not getattr(error, "strerror", None):
+        return _why(within)
+    return getattr(error, "strerror", None) or str(error)

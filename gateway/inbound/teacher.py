@@ -22,7 +22,6 @@ from gateway.state import lessons, pruning, raw
 from gateway.state.lessons import Lesson
 from gateway.state.store import Store
 
-BELL: Final = "lessons"  # rung when a person has judged
 _PERIOD: Final = 60.0  # seconds
 _PRUNED_EACH: Final = 10  # of these periods
 _TOGETHER: Final = 20
@@ -59,7 +58,7 @@ async def _teach_on(
         except Unavailable as error:
             events.warn("lessons-put-off", cause=str(error))
         with trio.move_on_after(period):
-            await doorbell.wait(BELL)
+            await doorbell.wait(lessons.BELL)
 
 
 async def _look_on(current: Callable[[], Config], scanner: Scanner, period: float) -> None:

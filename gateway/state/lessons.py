@@ -14,6 +14,8 @@ from typing import Final
 
 from gateway.state.store import each
 
+BELL: Final = "lessons"  # rung when a person has judged
+
 # At one an hour, a month: as long as mail is filed for at the provider
 MOST_TRIES: Final = 720
 
