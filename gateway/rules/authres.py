@@ -110,7 +110,7 @@ def parse(value: str) -> Statement:
     parts = _split(value)
     if not parts:
         return Statement("", ())
-    first = parts[0]
+    first = [token for token in parts[0] if token[1] != "comment"]
     # "name", "name 1" (a version): otherwise it is a result already, and there is no name
     if len(first) > 1 and first[1] == ("=", "mark"):
         id = ""
