@@ -169,7 +169,7 @@ class Story:
                 f"{customer} is answered automatically",
                 lambda: self._ask("outbox.list", all=True),
             )
-        (answer,) = self._answers_to(CARLA)
+        answer = self._answers_to(CARLA)[0]
         self._done(f'both customers of {SUPPORT} have an automatic answer: "{clean(str(answer["Subject"]))}"')
         return question, invoice
 

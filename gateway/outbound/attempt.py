@@ -14,8 +14,8 @@ from gateway import events
 from gateway.config import Touchpoint
 from gateway.config.providers import refusals_of
 from gateway.mime.trace import compose_trace
-from gateway.model import Fate, Phase, Reply, from_ms, show_id, to_ms
-from gateway.outbound.outcome import Cause, Decision, Judged, Trouble, Wait, refuse_all
+from gateway.model import Fate, OutboxKind, Phase, Reply, from_ms, show_id, to_ms
+from gateway.outbound.outcome import Cause, Decision, Judged, Transcript, Trouble, Wait, refuse_all
 from gateway.outbound.relay import Letter, is_sendable
 from gateway.outbound.schedule import RetryPolicy, delay_after, ladder_ms, next_attempt
 from gateway.state import lanes
@@ -91,6 +91,16 @@ def letter_of(
     )
 
 
+def wants_an_address(letter: Letter, transcript: Transcript) -> bool:
+    """Return whether a server that has refused the null return path may take the touchpoint's own address instead.
+
+    Some want an address of whoever has logged in, in automatic mail too (dovecot/documentation#680, of Gmail). What
+    comes back there is then known by what it is about.
+    """
+    refused = transcript.mail is not None and transcript.mail.code // 100 == 5
+    return not letter.return_path and refused and transcript.lost is None
+
+
 def refuse_beforehand(address: str, smtputf8: bool) -> Judged | None:
     """Return the outcome of an address that no command can carry; None for all others."""
     if is_sendable(address, smtputf8):
@@ -151,9 +161,12 @@ def _done(
         _fated(recipient, one, State.SENDING if index in begun else recipient.before, settings.policy, at)
         for index, (recipient, one) in enumerate(zip(claimed.recipients, judged, strict=True))
     )
+    is_written = (
+        claimed.kind is OutboxKind.REPLY
+    )  # automatic answers settle nothing, and nobody looks for them in Sent
     return Done(
         claimed.id, claimed.touchpoint, claimed.attempt, claimed.kind, fated, at.now, counted, change,
-        answers=claimed.answers, copies=counted and settings.owes_copies,
+        answers=claimed.answers if is_written else None, copies=counted and is_written and settings.owes_copies,
     )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from gateway import events
 from gateway.errors import Unavailable
 from gateway.model import Fate, Outcome, Phase, from_ms, show_id
+from gateway.outbound.addressing import plain
 from gateway.outbound.attempt import (
     Moment,
     Settings,
@@ -39,6 +40,7 @@ from gateway.outbound.attempt import (
     part_of,
     put_back,
     refuse_beforehand,
+    wants_an_address,
 )
 from gateway.outbound.links import IDLE_SECONDS, Links, Stopped
 from gateway.outbound.notices import notices_of, wants_notice
@@ -276,6 +278,9 @@ class Pool:
         else:
             try:
                 transcript = await link.transact(letter, None if claimed.begun else begin)
+                if transcript is not None and wants_an_address(letter, transcript):
+                    letter = replace(letter, return_path=plain(self._of.touchpoint.address))
+                    transcript = await link.transact(letter, None if claimed.begun else begin)
             except Exception as error:
                 fault = error
                 transcript = link.written_so_far("a fault of the gateway")
@@ -283,7 +288,7 @@ class Pool:
                 overtaken = Judged(Outcome(Fate.DEFERRED, Phase.RCPT, None, "tried again meanwhile"), Wait.NOW)
                 decision = Decision((overtaken,) * len(wanted), None, True, False)
             else:
-                decision = decide(transcript, table=self._of.table, null_return_path=not claimed.return_path)
+                decision = decide(transcript, table=self._of.table, null_return_path=not letter.return_path)
         for index, one in zip(wanted, decision.judged, strict=True):
             known[index] = one
         return [one for one in known if one is not None], begun, decision, fault
