@@ -15,6 +15,7 @@ import sys
 from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +36,7 @@ from gateway.inbound.inquiry import Inquiry
 from gateway.inbound.intake import Intake
 from gateway.inbound.room import Room
 from gateway.inbound.scanner import Scanner
+from gateway.mime import reading
 from gateway.model import to_ms
 from gateway.outbound import delays, dispatcher, pool
 from gateway.outbound.answers import AutoReplies
@@ -55,6 +57,7 @@ TRY_AGAIN: Final = 75
 BAD_CONFIG: Final = 78
 
 _SWITCH_INTERVAL: Final = 0.0005  # seconds; a thread that computes must not keep the writer from its next statement
+_READ_WITHIN: Final = 10.0  # seconds for the body of one message, in a worker process
 _DRAIN: Final = 20.0  # seconds for submissions and attempts in flight; systemd waits for 90
 _WATCHDOG_PATIENCE: Final = 10.0  # seconds for the asyncio thread to answer
 _JUST_BEGUN: Final = 30.0  # seconds; longer than a login takes
@@ -162,6 +165,7 @@ class Daemon:
             authenticator=Authenticator(bridge, self._workers, on_silence=self._say_silence),
             scanner=scanner,
             blocks=self._blocks,
+            read=self._read,
         )
         answers = AutoReplies(store, on_given=self._doorbell.ring, alarm=self._tell_of_answers)
         self._intake = Intake(store, self._current, hard=hard, inquiry=inquiry, answers=answers)
@@ -216,6 +220,10 @@ class Daemon:
             "see with mail-gateway outbox list --all whom they went to; if these are people, raise "
             "auto_reply.most_per_hour, else write a rule with auto_reply = false",
         )
+
+    async def _read(self, message: bytes) -> reading.Content:
+        job = partial(self._workers.run, reading.read, message, timeout=_READ_WITHIN)
+        return await self._bridge.call(job)
 
     def _server_of(self, touchpoint_id: str) -> str | None:
         touchpoint = self._current().touchpoints.get(touchpoint_id)

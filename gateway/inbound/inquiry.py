@@ -21,8 +21,9 @@ from gateway.config import Config, Touchpoint
 from gateway.config.rules_file import Spam
 from gateway.errors import Unavailable
 from gateway.inbound.scoring import Letter
+from gateway.mime.reading import Content
 from gateway.mime.scan import HeaderFacts
-from gateway.model import Authentication, Findings, Score, show_id
+from gateway.model import Authentication, Findings, Placeholder, Score, Step, show_id
 from gateway.rules.chain import Chain
 from gateway.rules.match import Need
 from gateway.rules.received import border
@@ -31,6 +32,8 @@ from gateway.state.queues import Unrouted
 from gateway.state.store import Store
 
 TOGETHER: Final = 15.0  # seconds, for one message
+_INSIDE: Final = frozenset({Need.BODY, Need.ATTACHMENTS})
+_LATE: Final = _INSIDE | {Need.KNOWN_SENDER}  # what is asked only where a rule hangs on it
 _LARGE_BYTES: Final = 4 * 1024 * 1024
 _LARGE_TOGETHER: Final = 2  # large messages that are in memory at a time
 
@@ -57,6 +60,10 @@ class Blocks(Protocol):
         ...
 
 
+# Returns what lies in a message, from somewhere that bears it when that ends badly. Raises what goes wrong.
+Read = Callable[[bytes], Awaitable[Content]]
+
+
 class Inquiry:
     """Used from Trio only. What is None is not asked."""
 
@@ -67,8 +74,10 @@ class Inquiry:
         authenticator: Authenticator | None = None,
         scanner: Scanner | None = None,
         blocks: Blocks | None = None,
+        read: Read | None = None,
     ) -> None:
         self._store = store
+        self._read = read
         self._authenticator = authenticator
         self._scanner = scanner
         self._blocks = blocks
@@ -79,10 +88,13 @@ class Inquiry:
         touchpoint = config.touchpoints.get(message.touchpoint)
         findings = Findings(at=at, block=self.find_block(message, facts))
         look = Look(self._store, message, facts, config, findings, self._large)
-        if touchpoint is None or message.placeholder is not None:
-            return look  # its own bytes are not here
-        if Need.KNOWN_SENDER in chain.needs(message.touchpoint):
-            look.parts.append(look.know_sender)
+        if touchpoint is None or message.placeholder is Placeholder.BLIND:
+            return look
+        is_whole = message.placeholder is None  # what stands in for a message has only its header
+        if not _LATE.isdisjoint(chain.needs(message.touchpoint)):
+            look.parts.append(partial(look.look_closer, chain, self._read if is_whole else None))
+        if not is_whole:
+            return look
         if self._authenticator is not None:
             look.parts.append(partial(look.authenticate, self._authenticator, touchpoint))
         if self._scanner is not None and config.rules.spam.scanner:
@@ -121,6 +133,7 @@ class Look:
         self._raw: bytes | None = message.head if len(message.head) >= message.size else None
         self._loading = trio.Lock()
         self.findings = findings
+        self.steps: tuple[Step, ...] = ()  # what is to be told of how it went
         self.parts: list[Callable[[], Awaitable[None]]] = []
 
     @property
@@ -152,7 +165,17 @@ class Look:
         found = await authenticator.authenticate(self.raw, self._facts, touchpoint, self._config)
         self.findings = replace(self.findings, authentication=found)
 
-    async def know_sender(self) -> None:
+    async def look_closer(self, chain: Chain, read: Read | None) -> None:
+        """Find out what only some rules ask, if one of them hangs on it."""
+        ask = partial(chain.wants, self._message.touchpoint, self._facts, self._message.size, self.findings)
+        is_costly = chain.is_costly(self._message.touchpoint)
+        wanted = await trio.to_thread.run_sync(ask) if is_costly else ask()
+        if Need.KNOWN_SENDER in wanted:
+            await self._know_sender()
+        if read is not None and not _INSIDE.isdisjoint(wanted):
+            await self._look_inside(read)
+
+    async def _know_sender(self) -> None:
         address = self._facts.from_.address
         try:
             known = await self._store.read(correspondents.is_known, self._message.touchpoint, address)
@@ -160,6 +183,17 @@ class Look:
             self._away = error
             raise
         self.findings = replace(self.findings, known_sender=known)
+
+    async def _look_inside(self, read: Read) -> None:
+        self.steps = (Step("content", "it was not read in time", "not known"),)
+        try:
+            content = await read(await self.raw())
+        except Exception as error:
+            cause = str(error) if isinstance(error, Unavailable) else type(error).__name__
+            self.steps = (Step("content", f"it could not be read: {cause}", "not known"),)
+            raise
+        self.findings = replace(self.findings, body=content.body, attachments=content.attachments)
+        self.steps = (Step("content", "it is larger than we read", "known in part"),) if content.cut else ()
 
     async def score(self, scanner: Scanner, touchpoint: Touchpoint) -> None:
         peer = border(self._facts)

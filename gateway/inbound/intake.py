@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 import trio
@@ -56,7 +57,7 @@ LOOKS_TOGETHER = 32  # messages of one batch that are looked at concurrently
 LOOKS_LONGEST = 30.0  # seconds for all of a batch: it is stored, and has to go on
 _RETRY_SECONDS = (1, 5, 15, 60)  # for messages that are stored and could not be routed; the last one repeats
 
-_Seen = tuple[HeaderFacts, Findings] | Exception
+_Seen = tuple[HeaderFacts, Findings, tuple[Step, ...]] | Exception  # the steps tell how finding out went
 
 
 class Answers(Protocol):
@@ -303,7 +304,7 @@ class Intake:
             try:
                 facts = scan(message.head)
                 look = self._inquiry.begin(message, facts, config, chain, at)
-                seen[message.id] = facts, look.findings
+                seen[message.id] = facts, look.findings, look.steps
             except Exception as error:
                 seen[message.id] = error
                 continue
@@ -315,11 +316,11 @@ class Intake:
         async def one(message: Unrouted, facts: HeaderFacts, look: Look) -> None:
             async with few:
                 try:
-                    seen[message.id] = facts, await look.take()
+                    seen[message.id] = facts, await look.take(), look.steps
                 except Exception as error:
                     seen[message.id] = error
                 except trio.Cancelled:
-                    seen[message.id] = facts, look.findings
+                    seen[message.id] = facts, look.findings, look.steps
                     raise
 
         if waiting:
@@ -340,18 +341,23 @@ class Intake:
                 return routed
             if self._answers is not None and isinstance(routed.answer, Answer):
                 self._answers.settle(routed.answer, None)
-            facts, findings = seen
-            seen = facts, replace(findings, block=self._inquiry.find_block(message, facts))
+            facts, findings, steps = seen
+            seen = facts, replace(findings, block=self._inquiry.find_block(message, facts)), steps
 
     async def _judge(self, message: Unrouted, config: Config, chain: Chain, seen: _Seen) -> Routed:
         try:
             if isinstance(seen, Exception):
                 raise seen
-            facts, findings = seen
+            facts, findings, steps = seen
             if message.placeholder is Placeholder.BLIND:  # what it says is ours: no rule is about that
                 verdict = self._last_resort(message, config, "nothing of the message could be had")
             else:
-                verdict = chain.decide(message.touchpoint, facts, message.size, junk=message.junk, findings=findings)
+                ask = partial(
+                    chain.decide, message.touchpoint, facts, message.size, junk=message.junk, findings=findings
+                )
+                # What may take long runs beside the loop; the library of patterns lets go of the interpreter meanwhile
+                verdict = await trio.to_thread.run_sync(ask) if chain.is_costly(message.touchpoint) else ask()
+                verdict = replace(verdict, trail=(*verdict.trail[:1], *steps, *verdict.trail[1:]))  # behind the class
             routed = Routed(
                 id=message.id,
                 touchpoint=message.touchpoint,
@@ -388,7 +394,7 @@ class Intake:
             or isinstance(seen, Exception)
         ):
             return routed
-        facts, findings = seen
+        facts, findings, _ = seen
         try:
             answer = await self._answers.prepare(
                 touchpoint, config, facts, routed.verdict, findings, from_ms(message.internal_at)

@@ -17,7 +17,7 @@ from gateway.config.rules_file import Action, Rule, Touchpoint
 from gateway.mime.scan import HeaderFacts
 from gateway.model import NO_FINDINGS, UNROUTED, Findings, MessageClass, Priority, Step, Verdict
 from gateway.rules.classify import classify
-from gateway.rules.match import Clock, Compiler, Evidence, Need, Node, matches_glob, needs_of
+from gateway.rules.match import Clock, Compiler, Evidence, Need, Node, is_costly, matches_glob, needs_of
 from gateway.rules.telling import tell_each
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class _Rule:
     stop: bool
     verdict: str  # what the action does, in words
     needs: frozenset[Need]
+    is_costly: bool
 
 
 @dataclass(slots=True)
@@ -121,14 +122,30 @@ class Chain:
         self._blocked = SenderList(blocklist)
         self._quarantine_over = quarantine_over
         self._on_dmarc_fail = on_dmarc_fail
-        self._needs = {
-            id: frozenset[Need]().union(*(rule.needs for rule in its)) for id, its in self._by_touchpoint.items()
-        }
-        self._needs_everywhere = frozenset[Need]().union(*(rule.needs for rule in self._everywhere))
+        self._needing_everywhere = tuple(rule for rule in self._everywhere if rule.needs)
+        self._needing = {id: tuple(rule for rule in its if rule.needs) for id, its in self._by_touchpoint.items()}
+        self._needs = {id: frozenset[Need]().union(*(rule.needs for rule in its)) for id, its in self._needing.items()}
+        self._costly = {id: any(rule.is_costly for rule in its) for id, its in self._by_touchpoint.items()}
 
     def needs(self, touchpoint: str) -> frozenset[Need]:
         """Return what some rule of that touchpoint asks about beyond the header."""
-        return self._needs.get(touchpoint, self._needs_everywhere)
+        found = self._needs.get(touchpoint)
+        return frozenset[Need]().union(*(rule.needs for rule in self._needing_everywhere)) if found is None else found
+
+    def wants(self, touchpoint: str, facts: HeaderFacts, size: int, findings: Findings) -> frozenset[Need]:
+        """Return what the rules hang on for this message, given what is known already: what is not asked for would
+        change no verdict. Takes as long as deciding.
+        """
+        rules = self._needing.get(touchpoint, self._needing_everywhere)
+        if not rules:
+            return frozenset()
+        message_class, _ = classify(facts, self._own.get(touchpoint, frozenset()))
+        evidence = Evidence(facts, size, message_class, findings)
+        return frozenset[Need]().union(*(rule.needs for rule in rules if rule.node.holds(evidence) is None))
+
+    def is_costly(self, touchpoint: str) -> bool:
+        """May deciding take longer than a loop has to spare?"""
+        return self._costly.get(touchpoint, True)
 
     def decide(
         self,
@@ -282,7 +299,8 @@ def last_resort(linked: Sequence[str], cause: str, *, junk: bool = False) -> Ver
 
 def _compile(compiler: Compiler, rule: Rule) -> _Rule:
     condition = rule.condition
-    return _Rule(rule.name, compiler.compile(condition), rule.action, rule.stop, _say(rule), needs_of(condition))
+    node = compiler.compile(condition)
+    return _Rule(rule.name, node, rule.action, rule.stop, _say(rule), needs_of(condition), is_costly(condition))
 
 
 def _place(chosen: Sequence[str], linked: Sequence[str]) -> tuple[tuple[str, ...], str]:

@@ -13,7 +13,7 @@ all together, in one pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Protocol
@@ -29,6 +29,7 @@ VALUE_CHARACTERS: Final = 2_000  # of one value that patterns see
 FIELD_CHARACTERS: Final = 8_000  # of all values of one field together
 _SHOWN: Final = 120  # characters of a value in an explanation
 _SET_MEMORY: Final = 64 * 1024 * 1024  # bytes: a set that needs more answers "no match" for everything
+_MANY: Final = 8  # so few are looked for one by one
 NULL_PATH: Final = "<>"  # how the null return path is written in a pattern
 
 
@@ -49,6 +50,21 @@ NEEDS: Final[Mapping[str, Need]] = {
     "known_sender": Need.KNOWN_SENDER,
     "spam_score_over": Need.SCORE,
 }
+
+
+def is_costly(condition: Condition) -> bool:
+    """May answering take long, when the admin wrote something unwise and the message fits to it? What is a search for
+    fixed text may not; a regular expression may need milliseconds for each value, though never more than linear time.
+    """
+    match condition:
+        case All(conditions) | AnyOf(conditions):
+            return any(map(is_costly, conditions))
+        case Not(inner):
+            return is_costly(inner)
+        case Test("body"):
+            return True
+        case Test(_, values):
+            return any(isinstance(one, str) and (expression_of(one) is not None or "?" in one) for one in values)
 
 
 def needs_of(condition: Condition) -> frozenset[Need]:
@@ -82,6 +98,7 @@ class Evidence:
         self._values: dict[str, tuple[str, ...]] = {}
         self.folded: dict[str, str] = {}
         self.hits: dict[str, frozenset[int]] = {}
+        self.literals: dict[str, frozenset[int]] = {}
 
     def values(self, name: str) -> tuple[str, ...]:
         """Return what patterns of condition `name` are held against. Empty when the field is missing."""
@@ -123,7 +140,7 @@ def _return_path(evidence: Evidence) -> Iterable[str] | None:
 
 def _body(evidence: Evidence) -> Iterable[str] | None:
     body = evidence.findings.body
-    return None if body is None else (body,)
+    return None if body is None else (view for view in body.split("\n") if view)
 
 
 def _attachment_names(evidence: Evidence) -> Iterable[str] | None:
@@ -224,6 +241,76 @@ class Expressions:
         return [number for number, one in enumerate(self._compiled) if one.search(value) is not None]
 
 
+@dataclass(slots=True)
+class Literals:
+    """All that is looked for in a long folded text; `find` answers for all of it together."""
+
+    _numbers: dict[str, int] = field(default_factory=dict)
+    _union: Any = None
+    _set: Any = None
+
+    def add(self, needle: str) -> int:
+        return self._numbers.setdefault(needle, len(self._numbers))
+
+    def finish(self) -> None:
+        """Compile what asks all at once. It may be missing: it saves time, it decides nothing."""
+        if len(self._numbers) < _MANY:
+            return
+        options = re2.Options()
+        options.log_errors = False
+        options.never_capture = True
+        options.max_mem = _SET_MEMORY
+        escaped = [re2.escape(needle) for needle in self._numbers]
+        try:
+            self._union = re2.compile("|".join(escaped), options)
+            together = re2.Set.SearchSet(options)
+            for one in escaped:
+                together.Add(one)
+            together.Compile()
+            self._set = together
+        except re2.error:  # too many together
+            return
+
+    def find(self, folded: str) -> frozenset[int]:
+        if self._union is not None and self._union.search(folded) is None:
+            return frozenset()
+        # As with expressions, a set that ran out of memory is not believed
+        if self._set is not None and (found := self._set.Match(folded)):
+            return frozenset(found)
+        return frozenset(number for needle, number in self._numbers.items() if needle in folded)
+
+
+@dataclass(frozen=True, slots=True)
+class LongText:
+    """A field whose values are too long to be searched once for each pattern. `needles`: numbers of what decides alone;
+    `globs`: cut at their stars, each with the number of what must be there before it is looked at. `text`: the rest.
+    """
+
+    text: Text
+    needles: frozenset[int]
+    globs: tuple[tuple[int, tuple[str, ...]], ...]
+    literals: Literals
+
+    @property
+    def name(self) -> str:
+        return self.text.name
+
+    def holds(self, evidence: Evidence) -> bool:
+        name = self.text.name
+        found = evidence.literals.get(name)
+        if found is None:
+            found = evidence.literals[name] = self.literals.find(evidence.fold(name))
+        if not self.needles.isdisjoint(found):
+            return True
+        for number, parts in self.globs:
+            if number in found and any(matches_glob(parts, one) for one in evidence.folded[name].split("\n")[1:-1]):
+                return True
+        return self.text.holds(evidence)
+
+    def tell(self, evidence: Evidence) -> str:
+        return self.text.tell(evidence)
+
+
 @dataclass(frozen=True, slots=True)
 class Text:
     """A field against patterns: any of the values, any of the patterns."""
@@ -289,7 +376,7 @@ class SizeOver:
 class FoundOut:
     """A text that is not in the header: nothing can be said while it is not known."""
 
-    text: Text
+    text: Text | LongText
 
     def holds(self, evidence: Evidence) -> bool | None:
         return self.text.holds(evidence) if evidence.knows(self.text.name) else None
@@ -465,6 +552,7 @@ class Compiler:
     def __init__(self, hours: Mapping[str, Clock] | None = None) -> None:
         self.hours = hours or {}
         self._expressions: dict[str, Expressions] = {}
+        self._literals = Literals()  # of bodies
 
     def compile(self, condition: Condition) -> Node:
         match condition:
@@ -481,6 +569,17 @@ class Compiler:
     def finish(self) -> None:
         for expressions in self._expressions.values():
             expressions.finish()
+        self._literals.finish()
+
+    def body(self, test: Test) -> LongText:
+        text = self.text(test)
+        globs = ((max(parts, key=len), parts) for parts in text.globs)
+        return LongText(
+            replace(text, needles=(), globs=()),
+            frozenset(self._literals.add(needle) for needle in text.needles),
+            tuple((self._literals.add(longest), parts) for longest, parts in globs),
+            self._literals,
+        )
 
     def text(self, test: Test) -> Text:
         expressions = self._expressions.setdefault(test.field, Expressions())
@@ -507,7 +606,7 @@ def _class(compiler: Compiler, test: Test) -> Node:
 
 
 def _found_out(compiler: Compiler, test: Test) -> Node:
-    return FoundOut(compiler.text(test))
+    return FoundOut(compiler.body(test) if test.field == "body" else compiler.text(test))
 
 
 def _authenticated(compiler: Compiler, test: Test) -> Node:
