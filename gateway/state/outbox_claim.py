@@ -6,14 +6,14 @@ What a claim costs does not depend on how much lies in the store: one index hold
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Final
 
 from gateway.model import NO_WISH, Notify, OutboxKind, Wish
 from gateway.state import lanes
-from gateway.state.lifecycle import WAITING, State
+from gateway.state.lifecycle import WAITING, Event, State, move
 from gateway.state.raw import CHUNK_BYTES, chunk_key
 from gateway.state.rows import as_values, in_parts
 
@@ -21,6 +21,7 @@ _HOUR_MS: Final = 3_600_000
 # The hour that runs and the 24 before it: what is handed over late in one hour is still within a day of what is handed
 # over early in the same hour of the next
 _DAY_HOURS: Final = 25
+TOO_LATE: Final = "it waited for too long; automatic mail is not sent late"
 _WAITING: Final = ", ".join(f"'{state.value}'" for state in sorted(WAITING))
 
 
@@ -106,10 +107,23 @@ def claim(db: sqlite3.Connection, want: Want, count: int) -> Iterator[Claimed]:
         lanes.write(db, [lane.put_off(want.now + want.probe_again)])
     if want.per_day is not None:
         count = min(count, want.per_day - _sent_in_a_day(db, want.touchpoint, want.now) - want.under_way)
-    ids, more = _due(db, want, count)
-    if not ids:
-        return
-    marks = ", ".join("?" * len(ids))
+    while True:
+        ids, more = _due(db, want, count)
+        if not ids:
+            return
+        marks = ", ".join("?" * len(ids))
+        messages = {
+            row[0]: row
+            for row in db.execute(
+                "SELECT id, agent, kind, return_path, eight_bit, smtputf8, message_id, subject, size, accepted_at,"
+                f" conversation, answers, envid, ret, drop_at FROM outbox WHERE id IN ({marks})",
+                ids,
+            )
+        }
+        late = [id for id, row in messages.items() if row[-1] is not None and row[-1] <= want.now]
+        if not late:
+            break
+        _drop(db, late, want.now)
     due: dict[int, list[Recipient]] = {id: [] for id in ids}
     tries: dict[int, int] = dict.fromkeys(ids, 0)
     for id, number, address, state, attempts, attempt, waited, next_at, notify, orcpt in db.execute(
@@ -139,18 +153,12 @@ def claim(db: sqlite3.Connection, want: Want, count: int) -> Iterator[Claimed]:
     ]
     for part, statement in in_parts(_claiming, rows):
         db.execute(statement, part)
-    messages = {
-        row[0]: row
-        for row in db.execute(
-            "SELECT id, agent, kind, return_path, eight_bit, smtputf8, message_id, subject, size, accepted_at,"
-            f" conversation, answers, envid, ret FROM outbox WHERE id IN ({marks})",
-            ids,
-        )
-    }
     small = [chunk_key(id, 0) for id in ids if messages[id][8] <= CHUNK_BYTES]
     bytes_of = dict(db.execute(f"SELECT id, bytes FROM chunk WHERE id IN ({', '.join('?' * len(small))})", small))
     for id in ids:
-        _, agent, kind, path, eight_bit, utf8, message_id, subject, size, at, talk, answers, envid, ret = messages[id]
+        _, agent, kind, path, eight_bit, utf8, message_id, subject, size, at, talk, answers, envid, ret, _ = messages[
+            id
+        ]
         yield Claimed(
             id,
             want.touchpoint,
@@ -192,6 +200,17 @@ def _due(db: sqlite3.Connection, want: Want, count: int) -> tuple[list[int], boo
             return list(ids), True
         ids[id] = None
     return list(ids), False
+
+
+def _drop(db: sqlite3.Connection, ids: Sequence[int], now: int) -> None:
+    """Take back what is not worth sending any more: an answer that comes days late helps nobody."""
+    ends = {move(state, Event.CANCELLED) for state in WAITING}
+    assert ends == {State.CANCELLED}
+    db.execute(
+        "UPDATE recipient SET state = ?, settled_at = ?, next_attempt_at = NULL, reply = ?"
+        f" WHERE state IN ({_WAITING}) AND outbox IN ({', '.join('?' * len(ids))})",
+        (State.CANCELLED.value, now, TOO_LATE, *ids),
+    )
 
 
 def _sent_in_a_day(db: sqlite3.Connection, touchpoint: str, now: int) -> int:

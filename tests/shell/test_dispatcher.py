@@ -269,6 +269,20 @@ async def test_nobody_is_told_about_a_notice_or_an_automatic_answer(
         assert await rig.notices() == []
 
 
+async def test_an_automatic_answer_leaves_from_the_touchpoint_where_the_null_return_path_is_refused(
+    rig: Rig, provider: ScriptedProvider
+) -> None:
+    provider.script = lambda phase, argument, session: (
+        "550 5.7.1 no null senders" if phase == "mail" and "<>" in argument else None
+    )
+    async with rig.running():
+        await rig.accept(kind=OutboxKind.AUTO_REPLY, return_path="")
+        await rig.until_states("delivered")
+        assert (await rig.lane()).is_open
+    (taken,) = provider.taken
+    assert taken.return_path == ADDRESS
+
+
 async def test_a_temporary_no_is_tried_again_and_counted(rig: Rig, provider: ScriptedProvider) -> None:
     times = iter(["450 4.2.0 greylisted", "450 4.2.0 greylisted"])
     provider.script = lambda phase, argument, session: next(times, None) if phase == "rcpt" else None

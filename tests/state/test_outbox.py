@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gateway.model import OutboxKind, show_id
+from gateway.model import OutboxKind, from_ms, show_id
 from gateway.state import lanes, outbox
 from gateway.state.lanes import Change
 from gateway.state.lifecycle import Event, LaneEvent, LaneState, State
@@ -148,6 +148,22 @@ def test_one_transaction_has_a_hundred_recipients_at_most(store: Store) -> None:
     assert (len(first.recipients), len(second.recipients)) == (100, 50)
     assert (first.attempt, second.attempt) == (1, 2)
     assert not {r.number for r in first.recipients} & {r.number for r in second.recipients}
+
+
+def test_an_automatic_answer_that_waited_too_long_is_taken_back_and_the_next_message_goes(store: Store) -> None:
+    late = accept(store, kind=OutboxKind.AUTO_REPLY)
+
+    def put(db: sqlite3.Connection, items: Sequence[int]) -> Sequence[None]:
+        db.executemany("UPDATE outbox SET drop_at = ? WHERE id = ?", [(WANT.now + 1, id) for id in items])
+        return [None] * len(items)
+
+    store.submit(put, late).result(5)
+    assert claimed(store).id == late  # until then it is worth sending
+    fresh = accept(store, at=from_ms(NOW + 5 * MINUTE))  # due behind it
+    assert claimed(store, replace(WANT, now=WANT.now + 10 * MINUTE)).id == fresh
+    assert states(store, late) == ["cancelled"]
+    (recipient,) = shown(store, late)["recipients"]
+    assert recipient["reply"] == "it waited for too long; automatic mail is not sent late"
 
 
 def test_touchpoints_do_not_take_each_others_mail(store: Store) -> None:
