@@ -43,16 +43,16 @@ def revise(config_path: Path, change: Callable[[str], str]) -> Edition:
     """
     rules = load_gateway(config_path).rules
     path = rules.resolve()
-    with _locked(path.parent):
-        before = _read(path)
+    with locked(path.parent):
+        before = read(path)
         after = _change(before, change)
         old = _load_old(config_path)
         if after == before:
             return Edition(path, before, after, old, old or load(config_path))
-        temporary = _write(path, after)
+        temporary = write_beside(path, after)
         try:
             new = load_edition(config_path, rules, temporary)
-            if _read(path) != before:
+            if read(path) != before:
                 raise CommandError(f"{path} was edited by somebody else just now; nothing was changed, try again", 75)
             temporary.replace(path)
         finally:
@@ -63,10 +63,10 @@ def revise(config_path: Path, change: Callable[[str], str]) -> Edition:
 
 def take_back(edition: Edition) -> bool:
     """Put the file back as it was before, unless somebody has edited it since; return whether that was done."""
-    with _locked(edition.path.parent):
-        if _read(edition.path) != edition.after:
+    with locked(edition.path.parent):
+        if read(edition.path) != edition.after:
             return False
-        _write(edition.path, edition.before).replace(edition.path)
+        write_beside(edition.path, edition.before).replace(edition.path)
         durable.sync(edition.path.parent)
     return True
 
@@ -87,7 +87,8 @@ def _load_old(config_path: Path) -> Config | None:
         return None
 
 
-def _read(path: Path) -> bytes:
+def read(path: Path) -> bytes:
+    """Return what is in a file. Raises CommandError."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -97,7 +98,8 @@ def _read(path: Path) -> bytes:
 
 
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path) -> Iterator[None]:
+    """Keep other commands from editing there. Raises CommandError."""
     try:
         lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
@@ -110,9 +112,12 @@ def _locked(directory: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _write(path: Path, content: bytes) -> Path:
-    """Return a file beside `path` with that content and everything else as `path` has it. Raises CommandError."""
-    was = path.stat()
+def write_beside(path: Path, content: bytes, like: Path | None = None) -> Path:
+    """Return a file beside `path` with that content and everything else as `path`, or `like`, has it. Raises
+    CommandError.
+    """
+    like = like or path
+    was = like.stat()
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
@@ -127,7 +132,7 @@ def _write(path: Path, content: bytes) -> Path:
             is_now = os.fstat(file.fileno())
             if (is_now.st_uid, is_now.st_gid) != (was.st_uid, was.st_gid):
                 os.fchown(file.fileno(), was.st_uid, was.st_gid)
-            shutil.copystat(path, temporary)  # the mode, and what lists of rights and labels hang on it
+            shutil.copystat(like, temporary)  # the mode, and what lists of rights and labels hang on it
             os.fchmod(file.fileno(), stat.S_IMODE(was.st_mode))
             os.utime(file.fileno())  # edited now, not then
             file.flush()
