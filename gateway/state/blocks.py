@@ -233,23 +233,21 @@ def note_hits(db: sqlite3.Connection, hits: Sequence[tuple[str, str, int]]) -> N
 
 def to_junk(db: sqlite3.Connection, messages: Sequence[tuple[int, str]], at: int) -> tuple[str, ...]:
     """For use inside other operations: have these (id, touchpoint) put into Junk at the provider where they lie in a
-    queue's folder and there is a Junk; return the touchpoints where something is to be done. `at`: ms.
+    queue's folder; return the touchpoints where something is to be done. `at`: ms.
 
-    `after_fetch` does not move them any more, nor does a release.
+    `after_fetch` does not move them any more if there is a Junk, nor does a release.
     """
     lying = db.execute(
-        "SELECT DISTINCT location.message, location.touchpoint FROM location JOIN folder"
+        "SELECT DISTINCT location.message, location.touchpoint, EXISTS (SELECT 1 FROM folder AS junk"
+        " WHERE junk.touchpoint = location.touchpoint AND junk.role = ?) FROM location JOIN folder"
         " USING (touchpoint, folder, uidvalidity) WHERE role = ? AND location.message IN"
-        " (SELECT value FROM json_each(?)) AND EXISTS (SELECT 1 FROM folder AS junk"
-        " WHERE junk.touchpoint = location.touchpoint AND junk.role = ?)",
-        (Role.QUEUE.value, as_json([id for id, _ in messages]), Role.JUNK.value),
+        " (SELECT value FROM json_each(?))",
+        (Role.JUNK.value, Role.QUEUE.value, as_json([id for id, _ in messages])),
     ).fetchall()
     filings.drop(db, FilingAction.RELEASE, [id for id, _ in messages])
-    if not lying:
-        return ()
-    filings.drop(db, FilingAction.MOVE, [id for id, _ in lying], half_done=False)
-    filings.add(db, [(id, FilingAction.JUNK, touchpoint, "", at) for id, touchpoint in lying])
-    return tuple(sorted({touchpoint for _, touchpoint in lying}))
+    filings.drop(db, FilingAction.MOVE, [id for id, _, has_junk in lying if has_junk], half_done=False)
+    filings.add(db, [(id, FilingAction.JUNK, touchpoint, "", at) for id, touchpoint, _ in lying])
+    return tuple(sorted({touchpoint for _, touchpoint, _ in lying}))
 
 
 # --- in memory -------------------------------------------------------------------------------------------------------

@@ -85,7 +85,8 @@ def due(db: sqlite3.Connection, touchpoint: str, now_ms: int, limit: int) -> lis
     """Return what is to be done now and can be, longest due first; of one message marks before moves.
 
     What lies nowhere that fits is not there: a message that somebody has taken elsewhere needs nothing of us, unless
-    it comes back. A location under another UIDVALIDITY than the folder's counts for nothing.
+    it comes back; and nothing goes to Junk where we know of none. A location under another UIDVALIDITY than the
+    folder's counts for nothing.
     """
     rows = db.execute(
         "SELECT filing.message, action, target, filing.tries, next_at, location.folder, location.uidvalidity, uid,"
@@ -96,7 +97,8 @@ def due(db: sqlite3.Connection, touchpoint: str, now_ms: int, limit: int) -> lis
         " WHERE filing.touchpoint = ? AND next_at <= ? AND location.folder != target"
         " AND (folder.uidvalidity IS NULL OR folder.uidvalidity = location.uidvalidity)"
         " AND CASE action WHEN 'release' THEN folder.role = 'junk' WHEN 'move' THEN folder.role = 'queue'"
-        " WHEN 'junk' THEN folder.role = 'queue' ELSE folder.role IS NOT 'sent' END"
+        " WHEN 'junk' THEN folder.role = 'queue' AND EXISTS (SELECT 1 FROM folder AS junk"
+        " WHERE junk.touchpoint = filing.touchpoint AND junk.role = 'junk') ELSE folder.role IS NOT 'sent' END"
         " ORDER BY next_at, filing.message LIMIT ?",
         (touchpoint, now_ms, 4 * limit),  # a message may lie in several places
     )

@@ -330,6 +330,34 @@ def test_what_is_confirmed_goes_into_junk_at_the_provider(post: Callable[..., Po
     assert not here.subjects()
 
 
+@pytest.mark.parametrize("after_fetch", ["keep", "move:Processed"])
+def test_what_a_blocked_sender_has_written_and_writes_lies_in_junk_at_the_provider(
+    post: Callable[..., Post], after_fetch: str
+) -> None:
+    here = post(after_fetch=after_fetch)
+    here.put(1, "before")
+    here.start()
+    here.wait_known("before 1")
+    if after_fetch != "keep":
+        here.wait(lambda: not here.subjects(), "what came before is put away")
+    blocked = here.daemon.ask("block.add", address=CUSTOMER)
+    assert len(blocked["conversations"]) == 1
+    here.put(2, "after")
+    moved = {"after 2": 1} if after_fetch != "keep" else {"before 1": 1, "after 2": 1}
+    here.wait(lambda: here.subjects("Junk") == moved, "moved at the provider")
+    assert not here.subjects()
+    assert here.daemon.stop() == 0
+    here.put(3, "restarted")
+    here.start()
+    here.wait(lambda: here.subjects("Junk") == moved | {"restarted 3": 1}, "blocked also by who starts afterwards")
+    here.wait_a_round()
+    assert {one["state"] for one in here.daemon.conversations() if "probe" not in one["subject"]} == {"quarantined"}
+    assert [one["hits"] for one in here.daemon.ask("block.list")] >= [2]
+    here.daemon.ask("block.remove", address=CUSTOMER)
+    here.put(4, "forgiven")
+    here.wait(lambda: here.state_of("forgiven 4") == "open", "let in")
+
+
 # --- after_fetch -----------------------------------------------------------------------------------------------------
 
 

@@ -123,7 +123,7 @@ def test_a_conversation_with_somebody_else_loses_only_what_is_blocked(room: Post
     _, conversation = write(room, inbox, 1, "carla@customer.example")
     second, same = write(room, inbox, 2, BAD, "<1@c>")
     assert same == conversation
-    assert block(room) == Added(True, (second,))
+    assert block(room) == Added(True, (second,), (), (T,))
     shown = room.show(conversation)
     assert shown["state"] == "open"
     assert [message["quarantined"] for message in shown["messages"]] == [False, True]
@@ -135,7 +135,7 @@ def test_reports_about_our_mail_are_nobodys_letters(room: Postroom, inbox: Place
     _, conversation = write(room, inbox, 1, verdict=verdict)
     assert block(room) == Added(True)
     mixed, there = write(room, inbox, 2, BAD, "<1@c>")
-    assert block(room) == Added(False, (mixed,), (there,)), "and keep no conversation in the queue"
+    assert block(room) == Added(False, (mixed,), (there,), (T,)), "and keep no conversation in the queue"
     assert there == conversation
 
 
@@ -176,9 +176,11 @@ def test_a_domain_of_other_letters_is_found_however_it_was_written(room: Postroo
 
 
 def test_where_the_provider_has_no_junk_nothing_is_moved(room: Postroom, inbox: Place) -> None:
-    write(room, inbox, 1)
-    assert block(room).touchpoints == ()
+    message, _ = write(room, inbox, 1)
+    block(room)
     assert due(room) == []
+    room.watch("Junk", Role.JUNK)
+    assert due(room) == [(message, "junk", "INBOX")], "until one is found"
 
 
 def test_after_fetch_does_not_carry_away_what_is_to_go_to_junk(room: Postroom, inbox: Place, junk: Place) -> None:
