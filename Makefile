@@ -7,7 +7,7 @@ JOBS   ?= 2
 PYTEST := $(BIN)/pytest -n $(JOBS) --dist loadgroup
 READY  := .venv/.ready-$(notdir $(PYTHON))
 
-.PHONY: help demo test check fmt lint types layers bench test-peers test-faults soak cover peers clean
+.PHONY: help demo test check fmt lint types layers schema bench test-peers test-faults soak cover peers clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -34,6 +34,9 @@ types: $(READY)
 
 layers: $(READY)
 	$(BIN)/lint-imports --no-logo
+
+schema: $(READY) ## JSON Schema of both configuration files, for editors: etc/schema
+	$(BIN)/python -m gateway.config.schema
 
 bench: peers $(READY) ## our figures beside the peers', in one run
 	$(BIN)/python -m benchmarks $(or $(BENCH),all)

@@ -26,7 +26,7 @@ _TYPES = {
 }
 
 # Filled from `address` when absent: whoever leaves them out has forgotten the address.
-_DERIVED = frozenset({"id", "login", "imap_login", "smtp_login"})
+DERIVED = frozenset({"id", "login", "imap_login", "smtp_login"})
 
 
 def explain(error: ValidationError, model: type[BaseModel], data: Any, shown: str) -> list[tuple[Path, str]]:
@@ -40,7 +40,7 @@ def explain(error: ValidationError, model: type[BaseModel], data: Any, shown: st
     found = []
     for each in details:
         path = each["loc"]
-        if each["type"] == "missing" and (path in suggested or path[-1] in _DERIVED):
+        if each["type"] == "missing" and (path in suggested or path[-1] in DERIVED):
             continue  # said already, by "did you mean"
         if each["type"] != "missing" and isinstance(data, dict) and path and path[0] not in data and len(details) > 1:
             continue  # filled in from a key that is wrong itself

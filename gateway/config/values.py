@@ -27,8 +27,8 @@ _UNITS = {
     timedelta(days=1): ("d", "day", "days"),
     timedelta(weeks=1): ("week", "weeks"),
 }
-_DURATION_UNITS = {name: unit for unit, names in _UNITS.items() for name in names}
-_SIZE_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+DURATION_UNITS = {name: unit for unit, names in _UNITS.items() for name in names}
+SIZE_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _AMOUNT = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([^\W\d_]+)\s*")
 
 
@@ -61,10 +61,10 @@ def parse_duration(value: object) -> timedelta:
     total, at = timedelta(), 0
     while found := _AMOUNT.match(value, at):
         amount, unit = found.groups()
-        if unit.lower() not in _DURATION_UNITS:
+        if unit.lower() not in DURATION_UNITS:
             raise ValueError(f'"{unit}" is not a unit of time; use {choose(_SHOWN_DURATION_UNITS)}')
         try:
-            total += _DURATION_UNITS[unit.lower()] * float(amount)
+            total += DURATION_UNITS[unit.lower()] * float(amount)
         except OverflowError:
             total = LONGEST * 2
         if total > LONGEST:
@@ -90,9 +90,9 @@ def parse_size(value: object) -> int:
         found = _AMOUNT.fullmatch(value)
         if not found:
             raise ValueError(f'"{value}" is not a size; write for example "35 MB"')
-        if found[2].lower() not in _SIZE_UNITS:
+        if found[2].lower() not in SIZE_UNITS:
             raise ValueError(f'"{found[2]}" is not a unit of size; use kB, MB, GB, KiB, MiB or GiB')
-        size = int(Decimal(found[1]) * _SIZE_UNITS[found[2].lower()])
+        size = int(Decimal(found[1]) * SIZE_UNITS[found[2].lower()])
     if size <= 0:
         raise ValueError("must be more than nothing")
     return size

@@ -66,7 +66,7 @@ def entries(name: str) -> Iterator[Entry]:
             yield Entry(table, key["key"], key["value"], facts["type"], facts["default"], facts["effect"])
             facts = None
         else:
-            assert not line or line.startswith("# ") or line == "#", f"{name}: {line}"
+            assert not line or line.startswith(("# ", "#:schema ")) or line == "#", f"{name}: {line}"
 
 
 def leaves(model: type[BaseModel], before: str = "") -> Iterator[str]:
