@@ -89,7 +89,14 @@ def decide_answer(asked: Asked) -> Addressee | str:
         return "it is older than max_age"
     if not asked.is_wanted_now:
         return "not at this hour"
-    return _own_mail(asked) or _machine(facts, verdict) or _sender(asked) or _stranger(asked) or _addressee(facts)
+    return (
+        _own_mail(asked)
+        or _nowhere(facts)
+        or _machine(facts, verdict)
+        or _sender(asked)
+        or _stranger(asked)
+        or _addressee(facts)
+    )
 
 
 # --- our own mail again ----------------------------------------------------------------------------------------------
@@ -140,22 +147,26 @@ def _machine(facts: HeaderFacts, verdict: Verdict) -> str:
     return ""
 
 
-def _sender(asked: Asked) -> str:
-    facts = asked.facts
+def _nowhere(facts: HeaderFacts) -> str:
     if (path := facts.return_path) is None:
         return "its return path is not known"
     if not path:
         return "its return path is null"
     if not _SENDABLE.match(path) or path.count("@") != 1:
         return "its return path cannot be answered"
-    writers = [path, *(box.address for box in (*facts.authors, *facts.reply_to) if box.address)]
+    return ""
+
+
+def _sender(asked: Asked) -> str:
+    facts = asked.facts
+    writers = [facts.return_path or "", *(box.address for box in (*facts.authors, *facts.reply_to) if box.address)]
     if facts.sender is not None:
         writers.append(facts.sender.address)
     ours = {_key(one) for one in asked.ours}
     for address in writers:
         if _key(address) in ours:
             return f"{address} is one of ours"
-        if _MACHINES.fullmatch(_BATV.sub("", address.rpartition("@")[0])):
+        if _MACHINES.fullmatch(_BATV.sub("", address.rpartition("@")[0][:_KEY_LETTERS])):
             return f"{address} is no person's"
     return ""
 
@@ -167,7 +178,7 @@ def _stranger(asked: Asked) -> str:
     if not any(_key(box.address) in own for name in _ADDRESSED if facts.has(name) for box in facts.mailboxes(name)):
         return "it is not addressed to the touchpoint"
     authentication = asked.findings.authentication
-    if authentication is not None and authentication.dmarc == "fail":
+    if authentication is not None and authentication.fails_by_policy:
         return "DMARC fails: the sender is not who they say"
     return ""
 
