@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-import mailparser
 from inscriptis import get_text
 from inscriptis.css_profiles import CSS_PROFILES
 from inscriptis.model.config import ParserConfig
@@ -109,6 +108,8 @@ def _text(raw: bytes, part: Part, limit: int) -> str:
 
 def _parse(part: Part, codec: str, content: bytes) -> str:
     """Hand the part to mail-parser as a message of its own that says no more than how to read it."""
+    import mailparser  # here, so that the daemon does not carry what only its workers need
+
     encoding = _UNSAFE.sub("", part.encoding)[:40] or "7bit"
     head = f'Content-Type: {part.content_type}; charset="{codec}"\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n'
     letter = mailparser.parse_from_bytes(head.encode() + content)
