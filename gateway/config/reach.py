@@ -13,6 +13,8 @@ from gateway.config.values import suggest
 from gateway.errors import Problem, Severity
 from gateway.model import UNROUTED
 
+ADMIN = "admin"  # the role that sees what nothing has placed
+
 _NO_TOUCHPOINT = """no touchpoint yet, so no mail moves; add one and reload:
   [[touchpoint]]
   address = "support@example.com"
@@ -50,6 +52,7 @@ def find_problems(draft: Draft, document: Document) -> Iterator[Problem]:
     if not draft.touchpoints and "touchpoint" not in document.data:
         yield Problem(document.path, None, _NO_TOUCHPOINT, Severity.NOTICE)
     yield from _check_sight(draft, document)
+    yield from _check_names(draft)
     yield from _check_writers(draft, document)
     yield from _check_roles(draft, document)
     yield from _check_rules(draft, document)
@@ -61,11 +64,19 @@ def _check_sight(draft: Draft, document: Document) -> Iterator[Problem]:
         return  # what the one that is wrong sees is not known
     agents = [agent.model for agent in draft.agents if agent.model is not None and agent.model.active]
     seen = {name for agent in agents for name in agent.ring_groups}
+    dead = {draft.rules[index].path for index in _never_looked_at(draft, document)}
     fed: dict[str, Path] = {}
     for name, path in fed_queues(draft):
-        fed.setdefault(name, path)
+        if path[:2] not in dead:
+            fed.setdefault(name, path)
     for name, path in fed.items():
-        if name not in seen and name != UNROUTED:
+        if name == UNROUTED and name not in seen and all(agent.role != ADMIN for agent in agents):
+            yield document.problem(
+                path,
+                f'mail can reach queue "{UNROUTED}", which role "{ADMIN}" sees, and no active agent has that role',
+                Severity.WARNING,
+            )
+        elif name not in seen and name != UNROUTED:
             hint = suggest(name, seen)
             hint = hint if "did you mean" in hint else "; add it to an agent's ring_groups"
             yield document.problem(path, f'mail can reach queue "{name}", but no agent sees it{hint}', Severity.WARNING)
@@ -81,9 +92,25 @@ def _check_sight(draft: Draft, document: Document) -> Iterator[Problem]:
                 )
 
 
+def _check_names(draft: Draft) -> Iterator[Problem]:
+    """A queue that [queues] promises and nothing uses is most likely one that was renamed, or is yet to come."""
+    used = {name for name, _ in named_queues(draft)}
+    if draft.gateway_document is None or draft.files.is_copy:
+        return
+    for index, name in enumerate(draft.gateway.queues.names or ()):
+        if name not in used and name != UNROUTED:
+            yield draft.gateway_document.problem(
+                ("queues", "names", index), f'nothing feeds queue "{name}", and no agent sees it', Severity.WARNING
+            )
+
+
 def may_write_as(draft: Draft, agent: Agent, touchpoint: Touchpoint) -> bool:
     if agent.touchpoints is not None:
         return touchpoint.id in {draft.id_of(name) for name in agent.touchpoints}
+    return _sees(agent, touchpoint)
+
+
+def _sees(agent: Agent, touchpoint: Touchpoint) -> bool:
     return not set(agent.ring_groups).isdisjoint(touchpoint.linked_queues)
 
 
@@ -101,6 +128,17 @@ def _check_writers(draft: Draft, document: Document) -> Iterator[Problem]:
                 ' or has one of its linked queues among ring_groups; if so wanted, set direction = "inbound"',
                 Severity.WARNING,
             )
+        elif touchpoint.is_inbound and not any(
+            may_write_as(draft, agent, touchpoint) for agent in agents if _sees(agent, touchpoint)
+        ):
+            seers = [f'"{agent.login}"' for agent in agents if _sees(agent, touchpoint)]
+            if seers:
+                yield document.problem(
+                    (*entry.path, "linked_queues"),
+                    f'nobody who sees the queues of touchpoint "{touchpoint.id}" may answer as it:'
+                    f" add it to the touchpoints of {seers[0]}",
+                    Severity.WARNING,
+                )
     inbound_only = {each.model.id for each in draft.touchpoints if each.model and not each.model.is_outbound}
     for agent in draft.agents:
         for index, name in enumerate((agent.model.touchpoints if agent.model else None) or ()):
@@ -126,23 +164,54 @@ def _check_roles(draft: Draft, document: Document) -> Iterator[Problem]:
 
 
 def _check_rules(draft: Draft, document: Document) -> Iterator[Problem]:
-    last: Path | None = None
+    for index, reason in _never_looked_at(draft, document).items():
+        entry = draft.rules[index]
+        name = entry.model.name if entry.model else ""
+        yield document.problem(entry.path, f'rule "{name}" is never looked at: {reason}', Severity.WARNING)
     for entry in draft.rules:
         rule = entry.model
-        if rule is None:
-            continue
-        if last is not None:
-            yield document.problem(
-                entry.path,
-                f'rule "{rule.name}" is never looked at: the rule of line {document.line(last)} stops all mail',
-                Severity.WARNING,
-            )
-        elif rule.stop and rule.touchpoints is None and not rule.condition.conditions and not entry.wrong:
-            last = entry.path
-        if not rule.action.model_fields_set and not rule.stop and not entry.wrong:
+        if rule is not None and not rule.action.model_fields_set and not rule.stop and not entry.wrong:
             yield document.problem(
                 entry.path, f'rule "{rule.name}" does nothing; give it then = {{ … }} or stop = true', Severity.WARNING
             )
+
+
+def _never_looked_at(draft: Draft, document: Document) -> dict[int, str]:
+    """Return why no mail comes to a rule, by its position: every touchpoint that it is for only sends, or has all its
+    mail stopped by rules before it. What cannot be known while something is wrong is left out.
+    """
+    if any(entry.model is None for entry in draft.touchpoints):
+        return {}
+    everywhere = {entry.model.id for entry in draft.touchpoints if entry.model and entry.model.is_inbound}
+    stopped: dict[str, Path] = {}
+    last: Path | None = None
+    found = {}
+    for index, entry in enumerate(draft.rules):
+        rule = entry.model
+        if rule is None or "touchpoints" in entry.wrong:
+            continue
+        named = [draft.id_of(name) for name in rule.touchpoints or ()]
+        if None in named:
+            continue  # an unknown name is said elsewhere
+        scope = everywhere if rule.touchpoints is None else everywhere.intersection(map(str, named))
+        if last is not None:
+            found[index] = f"the rule of line {document.line(last)} stops all mail"
+        elif rule.touchpoints is not None and not scope:
+            found[index] = f"{'its touchpoint only sends' if len(named) == 1 else 'its touchpoints only send'}"
+        elif scope and scope <= stopped.keys():
+            lines = sorted({document.line(stopped[id]) or 0 for id in scope})
+            shown = " and ".join(map(str, lines))
+            found[index] = (
+                f"the rule of line {shown} stops all mail of its touchpoints"
+                if len(lines) == 1
+                else f"the rules of lines {shown} stop all mail of its touchpoints"
+            )
+        elif rule.stop and not rule.condition.conditions and not entry.wrong:
+            if rule.touchpoints is None:
+                last = entry.path
+            for id in scope:
+                stopped.setdefault(id, entry.path)
+    return found
 
 
 def _show_hours(draft: Draft, document: Document) -> Iterator[Problem]:

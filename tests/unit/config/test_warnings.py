@@ -9,6 +9,8 @@ import pytest
 from gateway.errors import Severity
 from tests.unit.config.writing import AGENT, SUPPORT, TOUCHPOINT, check, load, marked_line, said
 
+SECOND = TOUCHPOINT.replace('"support"\na', '"second"\na').replace("support@example.com", "second@example.com")
+
 WARNINGS = {
     "queue that nobody sees": (
         TOUCHPOINT.replace('["support"]', '["support", "billing"]  # here') + AGENT,
@@ -41,6 +43,38 @@ WARNINGS = {
     "rule behind the last": (
         SUPPORT + '[[rule]]\nname = "a"\nstop = true\n[[rule]]  # here\nname = "b"\nstop = true',
         'rule "b" is never looked at: the rule of line 14 stops all mail',
+    ),
+    "rule behind the last of its touchpoint": (
+        SUPPORT + '[[rule]]\nname = "a"\ntouchpoints = ["support"]\nstop = true\n'
+        '[[rule]]  # here\nname = "b"\ntouchpoints = ["support@example.com"]\nstop = true',
+        'rule "b" is never looked at: the rule of line 14 stops all mail of its touchpoints',
+    ),
+    "rule behind the last of each": (
+        SUPPORT + SECOND + '[[rule]]\nname = "a"\ntouchpoints = ["support"]\nstop = true\n'
+        '[[rule]]\nname = "b"\ntouchpoints = ["second"]\nstop = true\n[[rule]]  # here\nname = "c"\nstop = true',
+        'rule "c" is never looked at: the rules of lines 22 and 26 stop all mail of its touchpoints',
+    ),
+    "rule for one that only sends": (
+        TOUCHPOINT + 'direction = "outbound"\n' + AGENT + '[[rule]]  # here\nname = "a"\ntouchpoints = ["support"]\n'
+        "stop = true",
+        'rule "a" is never looked at: its touchpoint only sends',
+    ),
+    "fed only by a rule that is never looked at": (
+        TOUCHPOINT + AGENT.replace('["support"]', '[\n"support",\n"sales",  # here\n]') + '[[rule]]\nname = "a"\n'
+        'stop = true\n[[rule]]\nname = "b"\nthen.queue = "sales"',
+        'nothing feeds ring group "sales"',
+    ),
+    "nobody has role admin": (
+        SUPPORT + '[[rule]]\nname = "a"\nthen = { queue = "unrouted" }  # here',
+        'mail can reach queue "unrouted", which role "admin" sees, and no active agent has that role',
+    ),
+    "seen by those who may not answer": (
+        TOUCHPOINT.replace('["support"]', '["support"]  # here')
+        + AGENT
+        + "touchpoints = []\n"
+        + AGENT.replace("ana@", "ben@").replace('["support"]', "[]")
+        + 'touchpoints = ["support"]',
+        'nobody who sees the queues of touchpoint "support" may answer as it: add it to the touchpoints of "ana@',
     ),
     "rule without effect": (
         SUPPORT + '[[rule]]  # here\nname = "a"\nif = { subject = "*" }',
@@ -103,6 +137,24 @@ def test_a_delay_nobody_hears_of_is_a_warning(tmp_path: Path) -> None:
     assert any(
         "nobody will be told of a delay" in each for each in said(check(tmp_path, "", gateway), Severity.WARNING)
     )
+
+
+def test_a_rule_is_looked_at_while_one_of_its_touchpoints_has_mail_for_it(tmp_path: Path) -> None:
+    first = '[[rule]]\nname = "a"\ntouchpoints = ["support"]\nstop = true\n'
+    rules = SUPPORT + SECOND + first + '[[rule]]\nname = "b"\nthen = { queue = "linked" }\n'
+    assert not [each for each in said(check(tmp_path, rules), Severity.WARNING) if "never looked at" in each]
+
+
+def test_an_admin_sees_what_nothing_has_placed(tmp_path: Path) -> None:
+    rules = SUPPORT + 'role = "admin"\n[[rule]]\nname = "a"\nthen = { queue = "unrouted" }\n'
+    assert said(check(tmp_path, rules), Severity.WARNING) == []
+
+
+def test_a_queue_that_is_promised_and_not_used_is_a_warning(tmp_path: Path) -> None:
+    gateway = '[queues]\nnames = [\n"support",\n"sales",\n"unrouted",\n]'
+    assert said(check(tmp_path, SUPPORT, gateway), Severity.WARNING) == [
+        'gateway.toml:4: nothing feeds queue "sales", and no agent sees it'
+    ]
 
 
 def test_empty_rules_say_how_to_add_a_touchpoint(tmp_path: Path) -> None:
