@@ -114,7 +114,7 @@ def test_references_of_an_answer_end_with_the_message_that_it_answers() -> None:
 
 
 def test_hours_and_rules_come_before_what_the_message_says() -> None:
-    machine = asked(b"Auto-Submitted: auto-replied\r\n\r\n", auto_reply=False)
+    machine = asked(b"Return-Path: <a@b.example>\r\nAuto-Submitted: auto-replied\r\n\r\n", auto_reply=False)
     assert decide_answer(machine) == "a rule says no"
     assert decide_answer(replace(machine, verdict=replace(machine.verdict, auto_reply=True))) == (
         "Auto-Submitted: auto-replied"
