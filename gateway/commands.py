@@ -13,7 +13,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from gateway import commands_block, commands_touchpoints, commands_trace, events, recovery
+from gateway import (
+    commands_block,
+    commands_explain,
+    commands_rules,
+    commands_touchpoints,
+    commands_trace,
+    events,
+    recovery,
+)
 from gateway.config import Agent, Config, Touchpoint
 from gateway.control import Handler
 from gateway.desk import Args, Command, Desk, find_touchpoint, id_of, instead, rfc3339, stopped_in
@@ -65,6 +73,8 @@ def handlers(desk: Desk) -> Mapping[str, Handler]:
         "agent.passwd": at_desk(_agent_passwd),
         **{name: at_desk(command) for name, command in commands_block.COMMANDS.items()},
         **{name: at_desk(command) for name, command in commands_trace.COMMANDS.items()},
+        **{name: at_desk(command) for name, command in commands_rules.COMMANDS.items()},
+        **{name: at_desk(command) for name, command in commands_explain.COMMANDS.items()},
         **{name: at_desk(command) for name, command in commands_touchpoints.COMMANDS.items()},
     }
 
@@ -328,7 +338,7 @@ async def _backup(desk: Desk, args: Args) -> Any:
 async def _reload(desk: Desk, args: Args) -> Any:
     assert desk.reload is not None
     try:
-        changes = await desk.reload()
+        changes = await desk.reload(str(args.get("by") or "reload"))
     except ConfigError as error:
         return {"refused": True, "lines": ["refused, nothing was changed:", *map(str, error.problems)]}
     warnings = [str(problem) for problem in desk.current().problems]

@@ -342,17 +342,17 @@ class Daemon:
             except Exception as error:
                 events.bug("reload-failed", error)
 
-    async def _reload(self) -> config.Changes:
+    async def _reload(self, by: str = "SIGHUP") -> config.Changes:
         """Take the edited files into use, or change nothing. Raises ConfigError with all problems."""
         async with self._configuring:
             if self._stop.is_set():
                 raise Unavailable("the daemon is stopping; its next start reads the files")
-            return await self._reload_now()
+            return await self._reload_now(by)
 
-    async def _reload_now(self) -> config.Changes:
+    async def _reload_now(self, by: str) -> config.Changes:
         systemd.notify_reloading()
         try:
-            changes = await trio.to_thread.run_sync(self._rulebook.reload)
+            changes = await trio.to_thread.run_sync(self._rulebook.reload, by)
         except ConfigError as error:
             self._report_rules()
             for problem in error.problems:

@@ -33,7 +33,10 @@ Reconcile = Callable[[str | None], Awaitable[Sequence[Mapping[str, Any]]]]
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What handlers work with. `health`, `reload` and the rest are None while no daemon runs."""
+    """What handlers work with. `health`, `reload` and the rest are None while no daemon runs.
+
+    `reload` is told who or what asks for it.
+    """
 
     current: Callable[[], Config]
     store: Store
@@ -41,7 +44,7 @@ class Desk:
     health: Health | None
     started_at: datetime | None
     ring: Callable[[str], None]
-    reload: Callable[[], Awaitable[Changes]] | None
+    reload: Callable[[str], Awaitable[Changes]] | None
     forget_logins: Callable[[str], None]
     blocks: Blocks
     reconcile: Reconcile | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -48,6 +49,11 @@ def asking(config_path: Path, *, must_run: bool = False) -> Iterator[Ask]:
             return ask_store(command, **args)
 
         yield ask_it
+
+
+def who() -> str:
+    """Return who runs the command, for people to read; it proves nothing."""
+    return os.environ.get("SUDO_USER") or os.environ.get("USER") or f"uid {os.getuid()}"
 
 
 def _state_dir(config_path: Path) -> Path:

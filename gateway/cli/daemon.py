@@ -77,7 +77,7 @@ def _problem(problem: Problem) -> dict[str, Any]:
 
 def reload(options: argparse.Namespace) -> int:
     try:
-        answer = client.ask(options.config, "reload", must_run=True)
+        answer = client.ask(options.config, "reload", must_run=True, by=f"reload by {client.who()}")
     except ConfigError as error:
         raise CommandError(f"nothing was changed:\n{error}") from error
     if options.json:

@@ -215,7 +215,7 @@ def _revise(options: argparse.Namespace, change: Callable[[str], str], unchanged
         print("\n".join(unchanged))
         return 0
     try:
-        answer = client.ask(options.config, "reload", must_run=True)
+        answer = client.ask(options.config, "reload", must_run=True, by=f"touchpoint by {client.who()}")
     except CommandError as error:
         if error.exit_code != client.NOT_RUNNING:
             raise

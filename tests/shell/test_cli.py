@@ -133,6 +133,7 @@ def test_help_names_every_command_with_a_line_about_it() -> None:
 
     found = dict(leaves(parser(), ""))
     expected = ["run", "demo", "check", "reload", "status", "reconcile", "passwd", "backup", "restore", "trace"]
+    expected += ["explain", *(f"rules {word}" for word in ("diff", "history", "show", "restore"))]
     expected += [f"queue {word}" for word in ("list", "show", "read")]
     expected += [f"quarantine {word}" for word in ("list", "release", "confirm")]
     expected += [f"outbox {word}" for word in ("list", "show", "retry", "hold", "release", "cancel", "settle")]

@@ -555,8 +555,8 @@ def test_reconcile_refuses_what_is_not_watched(desk: Desk, name: str, line: str,
 
 @pytest.fixture
 def daemon_desk(desk: Desk) -> Desk:
-    async def reload() -> Changes:
-        return desk.rulebook.reload()
+    async def reload(by: str) -> Changes:
+        return desk.rulebook.reload(by)
 
     return replace(desk, health=Health(lambda: datetime.now(UTC)), started_at=AT, reload=reload)
 
