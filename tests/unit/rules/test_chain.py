@@ -8,8 +8,9 @@ import pytest
 
 from gateway.config.rules_file import RulesFile
 from gateway.mime.scan import scan
-from gateway.model import MessageClass, Priority, Step, Verdict
-from gateway.rules.chain import UNREAD_TAG, Chain, last_resort
+from gateway.model import Authentication, Findings, MessageClass, Priority, Score, Step, Verdict
+from gateway.rules.chain import DMARC_TAG, UNREAD_TAG, Chain, last_resort
+from gateway.rules.match import Need
 
 TOUCHPOINTS = [
     {"id": "support", "address": "support@example.com", "name": "S", "linked_queues": ["one", "two"]},
@@ -18,7 +19,7 @@ TOUCHPOINTS = [
 RAW = b"From: Ana <ana@bank.example>\r\nSubject: Your invoice\r\nReturn-Path: <vera+7@mailer.example>\r\n\r\n"
 
 
-def chain(*rules: dict[str, Any], **spam: list[str]) -> Chain:
+def chain(*rules: dict[str, Any], **spam: Any) -> Chain:
     named = [{"name": f"r{number}", "if": {}, "then": {}, **rule} for number, rule in enumerate(rules, 1)]
     file = RulesFile.model_validate({"touchpoint": TOUCHPOINTS, "rule": named, "spam": spam})
     return Chain(
@@ -26,6 +27,8 @@ def chain(*rules: dict[str, Any], **spam: list[str]) -> Chain:
         {one.id: one for one in file.touchpoints},
         allowlist=file.spam.allowlist,
         blocklist=file.spam.blocklist,
+        quarantine_over=file.spam.quarantine_over,
+        on_dmarc_fail=file.spam.on_dmarc_fail,
     )
 
 
@@ -245,3 +248,84 @@ def test_what_cannot_be_judged_stays_in_quarantine_where_the_provider_calls_it_j
     verdict = last_resort(("one",), "it broke", junk=True)
     assert (verdict.quarantine, verdict.junk_alone, verdict.queues) == (True, True, ("one",))
     assert not last_resort(("one",), "it broke").quarantine
+
+
+# --- what was found out beyond the header ----------------------------------------------------------------------------
+
+FORGED = Authentication(dmarc="fail", by="mx.example", detail="bank.example asks to reject")
+
+
+def judge(findings: Findings, *rules: dict[str, Any], junk: bool = False, **spam: Any) -> Verdict:
+    return chain(*rules, **spam).decide("support", scan(RAW), len(RAW), junk=junk, findings=findings)
+
+
+def test_a_score_over_the_limit_is_quarantine() -> None:
+    spam = judge(Findings(score=Score(6.1, "rspamd", ("BAYES_SPAM", "URIBL"))), quarantine_over=6.0)
+    assert (spam.quarantine, spam.junk_alone) == (True, False)
+    assert Step("scanner", "rspamd says 6.1, over 6 (BAYES_SPAM, URIBL)", "quarantine") in spam.trail
+    assert not judge(Findings(score=Score(6.0, "rspamd")), quarantine_over=6.0).quarantine
+
+
+def test_a_scanner_that_said_nothing_stops_nothing_and_is_told_of() -> None:
+    verdict = judge(Findings(no_score="rspamd does not answer"))
+    assert not verdict.quarantine
+    assert Step("scanner", "rspamd does not answer", "no score") in verdict.trail
+
+
+@pytest.mark.parametrize(("on_dmarc_fail", "quarantine"), [("tag", False), ("quarantine", True)])
+def test_a_forged_sender_is_tagged_or_quarantined(on_dmarc_fail: str, quarantine: bool) -> None:
+    verdict = judge(Findings(authentication=FORGED), then(tags=["a"]), on_dmarc_fail=on_dmarc_fail)
+    assert verdict.quarantine is quarantine
+    assert verdict.tags == (DMARC_TAG, "a")
+    words = f"quarantine, tag {DMARC_TAG}" if quarantine else f"tag {DMARC_TAG}"
+    assert Step("dmarc", "bank.example asks to reject", words) in verdict.trail
+
+
+def test_an_agents_block_is_quarantine_as_the_blocklist_is() -> None:
+    verdict = judge(Findings(block="*@bank.example"))
+    assert (verdict.quarantine, verdict.blocked, verdict.junk_alone) == (True, True, False)
+    assert Step("blocklist", "ana@bank.example is blocked as *@bank.example", "quarantine") in verdict.trail
+
+
+@pytest.mark.parametrize(
+    "findings",
+    [
+        Findings(block="*@bank.example"),
+        Findings(score=Score(99, "rspamd")),
+        Findings(authentication=FORGED),
+    ],
+    ids=["block", "score", "dmarc"],
+)
+def test_who_is_on_the_allowlist_is_spared_and_rules_have_the_last_word(findings: Findings) -> None:
+    spam: dict[str, Any] = {"on_dmarc_fail": "quarantine"}
+    assert judge(findings, **spam).quarantine
+    assert not judge(findings, allowlist=["ana@bank.example"], **spam).quarantine
+    assert not judge(findings, then(quarantine=False), **spam).quarantine
+    assert judge(findings, then(quarantine=True), allowlist=["ana@bank.example"], **spam).quarantine
+
+
+def test_what_else_speaks_against_junk_makes_it_ours() -> None:
+    assert judge(Findings(), junk=True).junk_alone
+    assert not judge(Findings(score=Score(99, "rspamd")), junk=True).junk_alone
+
+
+def test_rules_see_what_was_found_out() -> None:
+    rule = {"if": {"spam_score_over": 3, "dmarc": "fail"}, "then": {"queue": "suspects"}}
+    assert judge(Findings(score=Score(4, "rspamd"), authentication=FORGED), rule).queues == ("suspects",)
+    assert judge(Findings(score=Score(4, "rspamd")), rule).queues == ("one", "two")
+
+
+def test_only_what_a_rule_hangs_on_is_wanted() -> None:
+    made = chain(
+        {"if": {"subject": "*invoice*", "attachment_name": "*.pdf"}},
+        {"if": {"subject": "other", "body": "*x*"}},
+        {"touchpoints": ["sales"], "if": {"known_sender": True}},
+    )
+    facts = scan(RAW)
+    assert made.needs("support") == {Need.ATTACHMENTS, Need.BODY}
+    assert made.needs("sales") == {Need.ATTACHMENTS, Need.BODY, Need.KNOWN_SENDER}
+    assert made.needs("removed") == {Need.ATTACHMENTS, Need.BODY}
+    assert made.wants("support", facts, 10, Findings()) == {Need.ATTACHMENTS}
+    assert made.wants("support", facts, 10, Findings(attachments=())) == set()
+    assert made.wants("sales", scan(b"Subject: no\r\n\r\n"), 10, Findings()) == {Need.KNOWN_SENDER}
+    assert chain().needs("support") == chain().wants("support", facts, 10, Findings()) == set()
