@@ -295,4 +295,4 @@ def _drop(block: str, key: str) -> str:
 
 
 def _value(value: Any) -> str:
-    return tomlkit.item(value).as_string()
+    return str(tomlkit.item(value).as_string())
