@@ -71,7 +71,7 @@ def _candidates(
             yield id
     wanted = {thread_key(touchpoint, one) for one in report.message_ids}
     for message_id in report.message_ids:
-        id = read_id(message_id.strip("<>").partition("@")[0]) or 0
+        id = read_id(message_id.strip("<>").partition("@")[0].partition(".")[0]) or 0  # a token's too
         row = db.execute("SELECT message_id FROM outbox WHERE id = ? AND touchpoint = ?", (id, touchpoint)).fetchone()
         if row and thread_key(touchpoint, row[0]) in wanted:
             yield id
