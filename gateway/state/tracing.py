@@ -285,13 +285,16 @@ def lines_of(db: sqlite3.Connection, ids: Iterable[int]) -> list[Step]:
     """Return a line for each message, in and out, in order of time: what it is and where it is now."""
     wanted = (as_json(sorted(set(ids))),)
     lines: list[Step] = []
-    for id, touchpoint, origin, state, at, subject, sender, name, conversation, *rest in db.execute(
+    for id, touchpoint, origin, state, at, subject, sender, name, conversation, quarantine, *rest in db.execute(
         "SELECT id, touchpoint, origin, state, internal_at, subject, sender, sender_name, conversation, quarantine,"
         " reviewed_at, discarded FROM message WHERE id IN (SELECT value FROM json_each(?))",
         wanted,
     ).fetchall():
         kind = _KINDS.get(origin, str(origin))
-        place = "waits to be routed" if state == "arrived" else _place(db, *rest, conversation)
+        reviewed_at, discarded = rest
+        place = _place(db, quarantine, reviewed_at, discarded, conversation)
+        if state == "arrived":
+            place = "waits to be routed"
         lines.append(_step(at, kind, _line(_author(sender, name), touchpoint, subject), place, id))
     for id, touchpoint, kind, agent, subject, at in db.execute(
         "SELECT id, touchpoint, kind, agent, subject, accepted_at FROM outbox"

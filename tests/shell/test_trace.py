@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,14 @@ def refusal(desk: Desk, what: str | None = None, **args: Any) -> CommandError:
         trace(desk, what, **args)
     assert "\n" not in str(caught.value)
     return caught.value
+
+
+def change(desk: Desk, statement: str, *values: object) -> None:
+    def operation(db: sqlite3.Connection, items: Sequence[tuple[object, ...]]) -> Sequence[None]:
+        db.executemany(statement, items)
+        return [None] * len(items)
+
+    desk.store.submit(operation, values).result(10)
 
 
 def ids(found: list[dict[str, Any]]) -> list[str]:
@@ -101,12 +110,12 @@ def test_an_outgoing_message_is_told_with_every_recipient_and_what_it_answers(de
 
 def test_attempts_are_told_with_what_the_provider_said(desk: Desk) -> None:
     id = outgoing.accept(desk.store, "b@clients.example")
-    change = (
+    deferred = (
         "UPDATE recipient SET state = 'deferred', attempts = 2, attempt = 2, tried_at = ?, reply = '451 later',"
         " next_attempt_at = ? WHERE outbox = ?"
     )
     at = to_ms(datetime(2026, 11, 23, 12, tzinfo=UTC))
-    desk.store.submit(lambda db, items: [db.execute(change, one) and None for one in items], (at, at, id)).result(10)
+    change(desk, deferred, at, at, id)
     (attempt,) = (line for line in trace(desk, show_id(id)) if line["step"] == "attempt 2")
     assert attempt["at"] == "2026-11-23T12:00:00.000Z"
     assert attempt["detail"] == "b@clients.example: 451 later"
@@ -116,7 +125,7 @@ def test_attempts_are_told_with_what_the_provider_said(desk: Desk) -> None:
 def test_a_message_that_waits_to_be_routed_is_found_too(desk: Desk) -> None:
     id, _ = arrive(desk.store, "<a@c>")
     again = "UPDATE message SET state = 'arrived', tries = 2, conversation = NULL, trail = NULL WHERE id = ?"
-    desk.store.submit(lambda db, items: [db.execute(again, (one,)) and None for one in items], id).result(10)
+    change(desk, again, id)
     assert said(trace(desk, show_id(id)), "now") == [("2 tries to route it have begun", "waits to be routed")]
 
 
@@ -155,7 +164,7 @@ def test_a_message_of_ours_is_found_by_its_message_id_also_without_a_conversatio
     id = outgoing.accept(desk.store)
     assert trace(desk, f"<{show_id(id)}@example.com>")[0]["id"] == show_id(id)
     other = "UPDATE outbox SET message_id = '<of-the-client@laptop>' WHERE id = ?"
-    desk.store.submit(lambda db, items: [db.execute(other, (one,)) and None for one in items], id).result(10)
+    change(desk, other, id)
     assert trace(desk, "<of-the-client@laptop>")[0]["id"] == show_id(id)
     assert trace(desk, "of-the-client@laptop")[0]["id"] == show_id(id)
 
@@ -193,9 +202,7 @@ def test_the_newest_that_match_within_the_time_that_is_asked_about(desk: Desk, m
     all_of_them = [arrive(desk.store, f"<{number}@c>")[0] for number in range(7)]
     assert ids(trace(desk, "carla@customer.example")) == [show_id(id) for id in all_of_them]
     assert ids(trace(desk, "carla@customer.example", limit=3)) == [show_id(id) for id in all_of_them[-3:]]
-    old = "UPDATE message SET id = id - 864000000 WHERE id = ?"
-    move = [desk.store.submit(lambda db, items: [db.execute(old, (i,)) and None for i in items], all_of_them[0])]
-    move[0].result(10)
+    change(desk, "UPDATE message SET id = id - 864000000 WHERE id = ?", all_of_them[0])
     assert len(trace(desk, "carla@customer.example", since=864000 // 2)) == 6
     assert len(trace(desk, "carla@customer.example", since=864000 * 2)) == 7
 
