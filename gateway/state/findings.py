@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from gateway.model import NO_FINDINGS, Attachment, Authentication, Findings, Score, from_ms, to_ms
@@ -17,8 +17,7 @@ def dump(findings: Findings) -> str | None:
     if findings.block:
         kept["block"] = findings.block
     if (authentication := findings.authentication) is not None:
-        named = {name: getattr(authentication, name) for name in ("spf", "dkim", "dmarc", "policy", "by", "detail")}
-        kept["authentication"] = {name: value for name, value in named.items() if value}
+        kept["authentication"] = {name: value for name, value in asdict(authentication).items() if value}
     if (score := findings.score) is not None:
         kept["score"] = {"value": score.value, "by": score.by, "symbols": list(score.symbols)}
     if findings.no_score:

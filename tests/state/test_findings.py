@@ -19,7 +19,8 @@ some_findings = st.builds(
     Findings,
     at=st.none() | times,
     block=texts,
-    authentication=st.none() | st.builds(Authentication, spf=texts, dkim=texts, dmarc=texts, by=texts, detail=texts),
+    authentication=st.none()
+    | st.builds(Authentication, spf=texts, dkim=texts, dmarc=texts, policy=texts, by=texts, detail=texts),
     score=st.none() | st.builds(Score, st.floats(allow_nan=False), texts, st.lists(texts, max_size=3).map(tuple)),
     no_score=texts,
     known_sender=st.none() | st.booleans(),
