@@ -15,6 +15,7 @@ from gateway.rules.spf import Spf
 from gateway.text import clean
 
 US = "us"
+_RESULTS_READ = 8_192  # characters
 
 
 def authors_of(facts: HeaderFacts) -> tuple[str, ...]:
@@ -43,7 +44,10 @@ def identifiers(
     """
     spf_word, spf_domain = _spf(said, spf)
     dkim_word, signers = _dkim(said, signed)
-    is_dkim_certain = dkim_word not in ("", "temperror") and not (is_touched and dkim_word not in ("pass", "none"))
+    is_ours = said is None or not said.dkim
+    is_dkim_certain = dkim_word not in ("", "temperror") and not (
+        is_touched and is_ours and dkim_word not in ("pass", "none")
+    )
     return Identifiers(
         spf_domain if spf_word == "pass" else "",
         signers,
@@ -67,12 +71,7 @@ def found_out(
     if is_touched and dkim_word == "fail" and not (said and said.dkim):
         dkim_word = "neutral"
     word = dmarc.result
-    if (
-        word == "temperror"
-        and "temperror" not in (spf_word, dkim_word)
-        and "" in (spf_word, dkim_word)
-        and dmarc.policy
-    ):
+    if word == "temperror" and "temperror" not in (spf_word, dkim_word) and dmarc.policy:
         word = ""  # nothing went wrong: it is only that nobody can know
     reasons = [dmarc.detail, *(one.detail for one in signed or () if one.detail)]
     if via:
@@ -96,7 +95,7 @@ def vouched(sealed: Sequence[Sealed], trusted: Collection[str], authors: Sequenc
     for one in sealed:
         if not any(one.domain == name or one.domain.endswith(f".{name}") for name in trusted):
             return ""
-        for result in authres.parse(one.results).results:
+        for result in authres.parse(one.results[:_RESULTS_READ]).results:
             author = domain_of(result.value("header.from").rpartition("@")[2])
             if result.method == "dmarc" and authres.word_of(result) == "pass" and author in authors:
                 return one.domain

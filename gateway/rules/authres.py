@@ -22,7 +22,11 @@ from gateway.rules.dns import domain_of
 
 FIELD: Final = "authentication-results"
 _FIELDS: Final = 20  # of one group
-_RESULTS: Final = 60  # of one field; a message with many signatures has a dozen
+_SEEN: Final = 60  # fields of whoever wrote them
+_VALUE: Final = 8_192  # bytes of one field
+_TOKENS: Final = 1_000  # of one field; a message with many signatures has two hundred
+_NAME_TOKENS: Final = 12
+_RESULTS: Final = 60  # of one field
 _PROPERTIES: Final = 30
 
 _TOKEN: Final = re.compile(
@@ -94,28 +98,26 @@ def read(facts: HeaderFacts, ids: Sequence[str]) -> Said | None:
     `ids`: its authserv-ids as globs; "" for one that gives none (then the field begins with a result).
     """
     group: list[Statement] = []
+    seen = 0
     for field in facts.fields:
         if field.name == "received":
             if group:
                 break
-        elif field.name == FIELD and len(group) < _FIELDS:
-            statement = parse(decode_text(b" ".join(facts.block[field.value : field.end].split())))
-            if any(fnmatchcase(statement.id, id.lower()) for id in ids):
-                group.append(statement)
+        elif field.name == FIELD:
+            value = facts.block[field.value : min(field.end, field.value + _VALUE)]
+            text = decode_text(b" ".join(value.split()))
+            id, _ = _named(_split(text, _NAME_TOKENS))  # whose it is costs little; what it says only where it counts
+            if any(fnmatchcase(id, name.lower()) for name in ids):
+                group.append(parse(text))
+            seen += 1
+            if len(group) == _FIELDS or seen == _SEEN:
+                break
     return _sum_up(group) if group else None
 
 
 def parse(value: str) -> Statement:
     """Return one field's statement. What makes no sense in it is left out."""
-    parts = _split(value)
-    if not parts:
-        return Statement("", ())
-    first = [token for token in parts[0] if token[1] != "comment"]
-    # "name", "name 1" (a version): otherwise it is a result already, and there is no name
-    if len(first) > 1 and first[1] == ("=", "mark"):
-        id = ""
-    else:
-        id, parts = (first[0][0].lower() if first else ""), parts[1:]
+    id, parts = _named(_split(value, _TOKENS))
     found = (_result(part) for part in parts[:_RESULTS])
     return Statement(id, tuple(one for one in found if one is not None))
 
@@ -123,11 +125,23 @@ def parse(value: str) -> Statement:
 Token = tuple[str, str]  # text, kind: "word", "mark", "comment"
 
 
-def _split(value: str) -> list[list[Token]]:
-    """Return the tokens between semicolons, comments as one token each."""
+def _named(parts: Sequence[list[Token]]) -> tuple[str, Sequence[list[Token]]]:
+    """Return the authserv-id, and the parts that are results. "name", "name 1" (a version), or a result already."""
+    if not parts:
+        return "", parts
+    first = [token for token in parts[0] if token[1] != "comment"]
+    if len(first) > 1 and first[1] == ("=", "mark"):
+        return "", parts
+    return (first[0][0].lower() if first else ""), parts[1:]
+
+
+def _split(value: str, most: int) -> list[list[Token]]:
+    """Return the first tokens of a value, those between semicolons together; a comment is one token."""
     parts: list[list[Token]] = [[]]
     position = 0
-    while found := _TOKEN.match(value, position):
+    for _ in range(most):
+        if (found := _TOKEN.match(value, position)) is None:
+            break
         position = found.end()
         quoted, bracket, mark, word, other = found.groups()
         if bracket:

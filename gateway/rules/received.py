@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 
-from gateway.mime.scan import HeaderFacts
+from gateway.mime.scan import HeaderFacts, decode_text
 
 HOPS: Final = 12  # inside one provider
 _VALUE: Final = 4_000  # characters of one field
@@ -50,7 +50,7 @@ class Peer:
 
 def border(facts: HeaderFacts) -> Peer | None:
     """Return who handed the message to the provider, or None when that cannot be said for certain."""
-    for value in facts.values("received")[:HOPS]:
+    for value in map(decode_text, facts.raw_values("received")[:HOPS]):
         value = value[:_VALUE]
         peer = read(value)
         if peer is None and not _is_inside(value):

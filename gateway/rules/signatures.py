@@ -21,6 +21,7 @@ from gateway.rules.dns import domain_of
 
 SIGNATURES: Final = 6  # of one message that are looked at; each costs a question and a pass over the message
 SEALS: Final = 12  # longest ARC chain that is followed; RFC 8617 allows 50, and nobody trusts that many
+_FIELDS: Final = 40  # signatures whose tags are read, to choose those that are looked at
 _VALUE: Final = 8_192  # bytes of one field
 
 Records = Mapping[str, str | None]  # by name; "": there is none; None: the DNS did not answer
@@ -45,7 +46,7 @@ class Sealed:
 
 def keys_of(facts: HeaderFacts, author: str) -> tuple[str, ...]:
     """Return the names of the keys to ask for: those of the author's own domain first, for they decide DMARC."""
-    tags = [_tags(value[:_VALUE]) for value in facts.raw_values("dkim-signature")]
+    tags = [_tags(value[:_VALUE]) for value in facts.raw_values("dkim-signature")[:_FIELDS]]
     names = [(domain, name) for one in tags if (domain := domain_of(one.get("d", ""))) and (name := _key_name(one))]
     own = [name for domain, name in names if _is_related(domain, author)]
     return tuple(dict.fromkeys([*own, *(name for _, name in names)]))[:SIGNATURES]

@@ -22,6 +22,8 @@ VOID_LOOKUPS: Final = 2  # §4.6.4: questions with nothing for an answer
 NAMES: Final = 10  # §4.6.4: of one MX or PTR answer
 RECORD_LIMIT: Final = 8_192  # characters of a record that we parse; one that is longer fits into no reasonable answer
 TERMS: Final = 500
+SPEC_LIMIT: Final = 512  # characters of one domain with its macros; what it gives must not exceed 253
+_END: Final = 80  # characters in which a domain-spec's end lies
 _EXPANDED: Final = 2_048  # characters of an expanded name before it is cut to a domain's length
 
 IP = IPv4Address | IPv6Address
@@ -138,7 +140,7 @@ def _parse(text: str, domain: str) -> _Record:
             if qualifier or not _MACRO_STRING.match(rest):
                 raise _wrong(term, domain)
             if name in ("redirect", "exp"):
-                if name in modifiers or not _is_domain_spec(rest, is_explanation=name == "exp"):
+                if name in modifiers or not _is_domain_spec(rest):
                     raise _wrong(term, domain)
                 modifiers[name] = rest
             continue
@@ -198,11 +200,11 @@ def _network(name: str, text: str) -> tuple[IP, int] | None:
     return (ip, length) if length <= ip.max_prefixlen and "%" not in address else None
 
 
-def _is_domain_spec(text: str, *, is_explanation: bool = False) -> bool:
-    if not _MACRO_STRING.match(text) or not _ENDS_WELL.search(text):
+def _is_domain_spec(text: str) -> bool:
+    if len(text) > SPEC_LIMIT or not _MACRO_STRING.match(text) or not _ENDS_WELL.search(text[-_END:]):
         return False
     for letter, digits, _, _, _ in _MACRO_PIECE.findall(text):
-        if letter.lower() in ("c", "r", "t") and letter:  # only in what an explanation says (§7.2)
+        if letter.lower() in ("c", "r", "t"):  # only in what an explanation says, not where it is (§7.2)
             return False
         if digits and not 0 < int(digits[:9]) <= 128:
             return False
