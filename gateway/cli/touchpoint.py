@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.cli import arguments, client, show
@@ -141,7 +141,7 @@ def add_touchpoint(options: argparse.Namespace) -> int:
         remarks[:] = new.remarks
         return amendments.add(text, new.table)
 
-    exit_code = _revise(options, change, [])
+    exit_code = _revise(options, f"add {options.address}", change)
     for remark in remarks if exit_code == 0 else ():
         print(f"{options.address}: {clean(remark, _LINE)}")
     return exit_code
@@ -152,7 +152,8 @@ def duplicate(options: argparse.Namespace) -> int:
 
     said = {"id": options.id, "address": options.new, "name": options.name}
     changes = {key: value for key, value in said.items() if value is not None}
-    return _revise(options, lambda text: amendments.duplicate(text, options.old, changes), [])
+    doing = f"duplicate {options.old} {options.new}"
+    return _revise(options, doing, lambda text: amendments.duplicate(text, options.old, changes))
 
 
 def remove(options: argparse.Namespace) -> int:
@@ -160,14 +161,16 @@ def remove(options: argparse.Namespace) -> int:
 
     if not options.force:
         _refuse_unsettled(options)
-    return _revise(options, lambda text: amendments.remove(text, options.touchpoint), [])
+    return _revise(options, f"remove {options.touchpoint}", lambda text: amendments.remove(text, options.touchpoint))
 
 
 def switch(options: argparse.Namespace) -> int:
     from gateway.config import amendments
 
-    already = [f"{name} is {'' if options.active else 'not '}active already" for name in options.touchpoints]
-    return _revise(options, lambda text: amendments.set_active(text, options.touchpoints, options.active), already)
+    names, active = options.touchpoints, options.active
+    doing = f"{'activate' if active else 'deactivate'} {' '.join(names)}"
+    already = [f"{name} is {'' if active else 'not '}active already" for name in names]
+    return _revise(options, doing, lambda text: amendments.set_active(text, names, active), already)
 
 
 def _data(text: str) -> dict[str, Any]:
@@ -203,8 +206,10 @@ def _refuse_unsettled(options: argparse.Namespace) -> None:
         )
 
 
-def _revise(options: argparse.Namespace, change: Callable[[str], str], unchanged: list[str]) -> int:
-    """Edit, reload, and tell what changed. `unchanged`: what to say where there was nothing to do."""
+def _revise(
+    options: argparse.Namespace, doing: str, change: Callable[[str], str], unchanged: Sequence[str] = ()
+) -> int:
+    """Edit, reload, and tell what changed. `doing`: for the history. `unchanged`: what to say when it is so already."""
     from gateway.config import edition
 
     try:

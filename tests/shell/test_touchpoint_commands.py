@@ -247,5 +247,9 @@ def test_the_real_daemon_has_it_in_force_when_the_command_ends() -> None:
         done = daemon.run("touchpoint", "remove", "news@example.com")
         assert (done.returncode, done.stdout) == (0, "touchpoint news@example.com: removed\n")
         assert [each["id"] for each in daemon.status()["touchpoints"]] == ["support"]
+        versions = json.loads(daemon.run("rules", "history", "--json").stdout)
+        assert [version["by"].partition(" by ")[0] for version in versions[:3]] == [
+            *(f"touchpoint {verb} news@example.com" for verb in ("remove", "activate", "add")),
+        ]
     finally:
         daemon.close()
