@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from gateway.config import content, dkim, pending, reach, watching
+from gateway.config import content, dkim, pending, reach, replies, watching
 from gateway.config.document import Document
 from gateway.config.draft import Draft, Entry
 from gateway.config.files import why_unreadable
@@ -44,6 +44,7 @@ def find_problems(draft: Draft) -> Iterator[Problem]:
         yield from _check_hours_names(draft, rules)
         yield from _check_secrets(rules, _rules_secrets(draft))
         yield from content.find_problems(draft, rules)
+        yield from replies.find_problems(draft, rules)
         yield from reach.find_problems(draft, rules)
         yield from _not_in_force(rules, pending.RULES)
     if draft.gateway_document is not None and draft.rules_document is not None and not draft.files.is_copy:

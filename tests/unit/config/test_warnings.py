@@ -11,6 +11,8 @@ from tests.unit.config.writing import AGENT, SUPPORT, TOUCHPOINT, check, load, m
 
 SECOND = TOUCHPOINT.replace('"support"\na', '"second"\na').replace("support@example.com", "second@example.com")
 
+AUTO = '[touchpoint.auto_reply]  # here\nactive = true\nsubject = "Auto: {{{{ subject }}}}"\ntext = "Hi {}"\n{}\n'
+
 WARNINGS = {
     "queue that nobody sees": (
         TOUCHPOINT.replace('["support"]', '["support", "billing"]  # here') + AGENT,
@@ -75,6 +77,18 @@ WARNINGS = {
         + AGENT.replace("ana@", "ben@").replace('["support"]', "[]")
         + 'touchpoints = ["support"]',
         'nobody who sees the queues of touchpoint "support" may answer as it: add it to the touchpoints of "ana@',
+    ),
+    "automatic reply of one that only receives": (
+        TOUCHPOINT.replace('["support"]', '["support"]\ndirection = "inbound"') + AUTO.format("", "") + AGENT,
+        'touchpoint "support" is inbound only, so its automatic reply is never sent; set direction = "both"',
+    ),
+    "automatic reply after each message": (
+        TOUCHPOINT + AUTO.format("", 'every = "20 s"  # here').replace("  # here\n", "\n", 1) + AGENT,
+        'who writes to touchpoint "support" may get an automatic reply after each 20 s; a day or more is usual',
+    ),
+    "automatic reply that asks for no hours": (
+        TOUCHPOINT + AUTO.format("{{ open }}", "") + AGENT,
+        'the automatic reply of touchpoint "support" asks "open" and no hours are meant (there are none)',
     ),
     "rule without effect": (
         SUPPORT + '[[rule]]  # here\nname = "a"\nif = { subject = "*" }',
