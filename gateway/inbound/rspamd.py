@@ -6,6 +6,7 @@ A normal worker scores (`/checkv2`) and knows no lessons; its controller does bo
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ PING: Final = "/ping"
 _OK: Final = 200
 _NOT_LEARNED: Final = 204  # it could, and its conditions say that it should not: the class is clear to it already
 _ALREADY: Final = (208, 404)  # newer ones, and 3.4; the text tells it from a path that is not there
+_ADDRESS: Final = re.compile(r"[\w!#$%&'*+/=?^`{|}~.-]{1,64}@[\w.-]{1,189}", re.ASCII)  # RFC 5321 §4.5.3.1
+_WORD: Final = re.compile(r"[\w.:\[\]-]{1,254}", re.ASCII)
 _SHOWN: Final = 200  # characters of an error
 
 # What these mean is that a mail server did not say by which name the client is known. We are none, and never say it:
@@ -32,17 +35,16 @@ def learn_path(is_spam: bool) -> str:
 
 
 def describe(letter: Letter) -> list[tuple[str, str]]:
-    """Return the fields that tell rspamd of the envelope. What is not plain ASCII is left out: it could not be sent."""
-    told = {
-        "Queue-Id": letter.id,
-        "From": letter.return_path or "",
-        "Rcpt": letter.recipient,
-        "Deliver-To": letter.recipient,
-        "IP": letter.ip,
-        "Helo": letter.helo if letter.ip else "",
-        "Settings": _NOT_TO_ASK,
-    }
-    return [(name, value) for name, value in told.items() if value and value.isascii() and value.isprintable()]
+    """Return the fields that tell rspamd of the envelope. What is not plain is left out: it could not be sent, or would
+    be held against the message (8 points for a return path that cannot be read).
+    """
+    addresses = {"From": letter.return_path or "", "Rcpt": letter.recipient, "Deliver-To": letter.recipient}
+    words = {"Queue-Id": letter.id, "IP": letter.ip, "Helo": letter.helo if letter.ip else ""}
+    return [
+        *((name, address) for name, address in addresses.items() if _ADDRESS.fullmatch(address)),
+        *((name, word) for name, word in words.items() if _WORD.fullmatch(word)),
+        ("Settings", _NOT_TO_ASK),
+    ]
 
 
 def read_score(status: int, reason: str, body: bytes) -> Score:

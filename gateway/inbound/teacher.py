@@ -106,7 +106,7 @@ async def _give(store: Store, config: Config, scanner: Scanner, lesson: Lesson, 
     await store.submit(lessons.settle, lesson)
     kind = "spam" if lesson.is_spam else "ham"
     if refused:
-        events.warn("not-taught", queue_id=show_id(lesson.message), kind=kind, cause=refused)
+        events.say("not-taught", queue_id=show_id(lesson.message), kind=kind, cause=refused)
     else:
         events.say("taught", queue_id=show_id(lesson.message), kind=kind)
     return not refused
