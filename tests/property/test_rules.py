@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from hypothesis import given
@@ -10,11 +12,12 @@ from hypothesis import strategies as st
 from gateway.config.conditions import If
 from gateway.config.rules_file import RulesFile
 from gateway.mime.scan import scan
-from gateway.model import MessageClass
+from gateway.model import Attachment, Authentication, Findings, MessageClass, Score, Verdict
 from gateway.rules.chain import Chain
 from gateway.rules.classify import classify
-from gateway.rules.match import Compiler, Evidence, Pattern
+from gateway.rules.match import Compiler, Evidence, Need, Pattern
 
+Made = list[tuple[dict[str, Any], dict[str, Any], bool]]  # condition, action, stop
 LETTERS = "abAB .@?ßü"
 texts = st.text(LETTERS, max_size=12)
 patterns = st.text(LETTERS + "**", min_size=1, max_size=8).filter(lambda text: text.strip())
@@ -28,7 +31,15 @@ tests = st.fixed_dictionaries(
         "header.x-a": some,
         "class": st.sampled_from(list(MessageClass)),
         "size_over": st.integers(1, 100),
-        "spf": st.just("pass"),
+        "spf": st.sampled_from(["pass", "fail"]),
+        "dmarc": st.sampled_from(["pass", "fail"]),
+        "body": some,
+        "return_path": some,
+        "attachment_name": some,
+        "has_attachment": st.booleans(),
+        "known_sender": st.booleans(),
+        "spam_score_over": st.integers(0, 9),
+        "hours": st.sampled_from(["office:open", "office:closed"]),
     },
 )
 conditions: st.SearchStrategy[dict[str, Any]] = st.recursive(
@@ -52,35 +63,60 @@ rules = st.lists(st.tuples(conditions, actions, st.booleans()), max_size=6)
 messages = st.tuples(texts, texts, texts).map(
     lambda made: f"Subject: {made[0]}\r\nFrom: {made[1]}\r\nX-A: {made[2]}\r\n\r\n".encode()
 ) | st.binary(max_size=200)
+words = st.sampled_from(["", "pass", "fail"])
+findings = st.builds(
+    Findings,
+    at=st.none() | st.sampled_from([datetime(2026, 11, 23, hour, tzinfo=UTC) for hour in (3, 12)]),
+    block=st.sampled_from(["", "*@a"]),
+    authentication=st.none()
+    | st.builds(Authentication, spf=words, dmarc=words, policy=st.sampled_from(["", "reject"])),
+    score=st.none() | st.builds(Score, st.floats(0, 9), st.just("scanner")),
+    known_sender=st.none() | st.booleans(),
+    attachments=st.none() | st.lists(st.builds(Attachment, texts, st.just("x/y"), st.just(1)), max_size=2).map(tuple),
+    body=st.none() | st.lists(texts, max_size=2).map("\n".join),
+)
+OFFICE = {"office": {"timezone": "UTC", "open": ["mon-sun 09:00-18:00"]}}
 
 
-def chain(made: list[tuple[dict[str, Any], dict[str, Any], bool]], linked: list[str]) -> Chain:
+def chain(made: Made, linked: list[str]) -> Chain:
     touchpoint = {"id": "t", "address": "t@example.com", "name": "T", "linked_queues": linked}
     written = [{"name": f"r{n}", "if": asked, "then": does, "stop": stop} for n, (asked, does, stop) in enumerate(made)]
-    file = RulesFile.model_validate({"touchpoint": [touchpoint], "rule": written, "spam": {"blocklist": ["*a*@*"]}})
-    return Chain(file.rules, {"t": file.touchpoints[0]}, blocklist=file.spam.blocklist)
+    spam = {"blocklist": ["*a*@*"], "quarantine_over": 5.0, "on_dmarc_fail": "quarantine"}
+    file = RulesFile.model_validate({"touchpoint": [touchpoint], "rule": written, "spam": spam, "hours": OFFICE})
+    return Chain(
+        file.rules,
+        {"t": file.touchpoints[0]},
+        blocklist=file.spam.blocklist,
+        hours=file.hours,
+        quarantine_over=file.spam.quarantine_over,
+        on_dmarc_fail=file.spam.on_dmarc_fail,
+    )
 
 
-@given(rules, messages, st.lists(st.sampled_from(["three", "four"]), unique=True), st.sampled_from(["t", "gone"]))
+def without_trail(verdict: Verdict) -> dict[str, Any]:
+    return {name: getattr(verdict, name) for name in verdict.__slots__ if name != "trail"}
+
+
+@given(
+    rules, messages, findings, st.lists(st.sampled_from(["three", "four"]), unique=True), st.sampled_from(["t", "gone"])
+)
 def test_a_verdict_is_total_deterministic_and_always_has_a_queue(
-    made: list[tuple[dict[str, Any], dict[str, Any], bool]], raw: bytes, linked: list[str], touchpoint: str
+    made: Made, raw: bytes, found: Findings, linked: list[str], touchpoint: str
 ) -> None:
-    verdict = chain(made, linked).decide(touchpoint, scan(raw), len(raw))
+    verdict = chain(made, linked).decide(touchpoint, scan(raw), len(raw), findings=found)
     assert verdict.queues
     assert "linked" not in verdict.queues
     assert len(set(verdict.queues)) == len(verdict.queues)
-    assert verdict == chain(made, linked).decide(touchpoint, scan(raw), len(raw))
+    assert verdict == chain(made, linked).decide(touchpoint, scan(raw), len(raw), findings=found)
 
 
-@given(rules, messages)
-def test_explaining_says_more_and_decides_the_same(
-    made: list[tuple[dict[str, Any], dict[str, Any], bool]], raw: bytes
-) -> None:
+@given(rules, messages, findings, st.booleans())
+def test_explaining_says_more_and_decides_the_same(made: Made, raw: bytes, found: Findings, junk: bool) -> None:
     both = chain(made, ["one"])
-    plain, explained = (both.decide("t", scan(raw), len(raw), explain=explain) for explain in (False, True))
-    assert {name: getattr(plain, name) for name in plain.__slots__ if name != "trail"} == {
-        name: getattr(explained, name) for name in explained.__slots__ if name != "trail"
-    }
+    plain, explained = (
+        both.decide("t", scan(raw), len(raw), junk=junk, findings=found, explain=explain) for explain in (False, True)
+    )
+    assert without_trail(plain) == without_trail(explained)
     said = {(step.step, step.verdict) for step in plain.trail}
     assert [one.step for one in explained.trail if (one.step, one.verdict) in said] == [one.step for one in plain.trail]
     assert sum(step.step.startswith("rule ") for step in explained.trail) == len(made)
@@ -96,6 +132,44 @@ def test_the_quick_way_to_match_agrees_with_the_plain_one(written: list[str], va
     plain = any(Pattern.read(one).meets(value) for one in written for value in evidence.values("header.x-a"))
     assert node.holds(evidence) is plain
     assert (" matches none of " in node.tell(evidence) or " is missing" in node.tell(evidence)) is not plain
+
+
+@given(rules, messages, findings)
+def test_what_is_not_wanted_would_change_no_verdict(made: Made, raw: bytes, found: Findings) -> None:
+    judge = chain(made, ["one"])
+    at_once = replace(found, body=None, attachments=None, known_sender=None)
+    wanted = judge.wants("t", scan(raw), len(raw), at_once)
+    assert wanted <= judge.needs("t")
+    asked = replace(
+        at_once,
+        body=found.body if Need.BODY in wanted else None,
+        attachments=found.attachments if Need.ATTACHMENTS in wanted else None,
+        known_sender=found.known_sender if Need.KNOWN_SENDER in wanted else None,
+    )
+    verdicts = [judge.decide("t", scan(raw), len(raw), findings=each) for each in (found, asked)]
+    assert without_trail(verdicts[0]) == without_trail(verdicts[1])
+
+
+@given(st.lists(st.lists(patterns | expressions, min_size=1, max_size=3), min_size=1, max_size=12), st.lists(texts))
+def test_bodies_are_searched_together_as_one_by_one(written: list[list[str]], views: list[str]) -> None:
+    compiler = Compiler()
+    nodes = [compiler.compile(If.model_validate({"body": one}).tree) for one in written]
+    compiler.finish()
+    evidence = Evidence(scan(b""), 1, MessageClass.HUMAN, Findings(body="\n".join(views)))
+    seen = [view for view in views if view]
+    for node, its in zip(nodes, written, strict=True):
+        assert node.holds(evidence) is any(Pattern.read(one).meets(view) for one in its for view in seen)
+
+
+@given(rules, messages, findings)
+def test_knowing_more_changes_no_answer_that_was_given(made: Made, raw: bytes, found: Findings) -> None:
+    compiler = Compiler(RulesFile.model_validate({"hours": OFFICE}).hours)
+    nodes = [compiler.compile(If.model_validate(asked).tree) for asked, _, _ in made]
+    compiler.finish()
+    nothing, all_of_it = (Evidence(scan(raw), 1, MessageClass.HUMAN, each) for each in (Findings(), found))
+    for node in nodes:
+        before = node.holds(nothing)
+        assert before is None or node.holds(all_of_it) is before
 
 
 def by_definition(parts: str, value: str) -> bool:
