@@ -220,7 +220,7 @@ def _revise(
         print("\n".join(unchanged))
         return 0
     try:
-        answer = client.ask(options.config, "reload", must_run=True, by=f"touchpoint by {client.who()}")
+        answer = client.ask(options.config, "reload", must_run=True, by=f"touchpoint {doing} by {client.who()}")
     except CommandError as error:
         if error.exit_code != client.NOT_RUNNING:
             raise
