@@ -129,13 +129,13 @@ def write_beside(path: Path, content: bytes, like: Path | None = None) -> Path:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
+            file.flush()
             is_now = os.fstat(file.fileno())
             if (is_now.st_uid, is_now.st_gid) != (was.st_uid, was.st_gid):
                 os.fchown(file.fileno(), was.st_uid, was.st_gid)
             shutil.copystat(like, temporary)  # the mode, and what lists of rights and labels hang on it
             os.fchmod(file.fileno(), stat.S_IMODE(was.st_mode))
             os.utime(file.fileno())  # edited now, not then
-            file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -178,6 +178,17 @@ def test_banners_and_what_belongs_to_others_stay() -> None:
     assert after == FILE[:begin] + FILE[end:]
 
 
+def test_a_banner_directly_above_stays_and_what_is_between_goes() -> None:
+    text = '# head\n\n# --- Touchpoints ---\n# Ana\'s\n[[touchpoint]]\naddress = "a@b.example"\n\n[spam]\n'
+    assert amendments.remove(text, "a@b.example") == "# head\n\n# --- Touchpoints ---\n\n[spam]\n"
+
+
+def test_a_comment_between_two_belongs_to_the_second() -> None:
+    text = '[[touchpoint]]\naddress = "a@b.example"\n# the second\n[[touchpoint]]\naddress = "c@b.example"\n'
+    assert amendments.remove(text, "a@b.example") == '# the second\n[[touchpoint]]\naddress = "c@b.example"\n'
+    assert amendments.remove(text, "c@b.example") == '[[touchpoint]]\naddress = "a@b.example"\n'
+
+
 def test_tables_of_other_kinds_in_between_stay() -> None:
     text = '[[touchpoint]]\naddress = "a@b.example"\n\n[spam]\n\n# its\n[touchpoint.pace]\nconnections = 1\n\n[hours]\n'
     assert amendments.remove(text, "a@b.example") == "[spam]\n\n[hours]\n"
