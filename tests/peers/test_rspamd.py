@@ -147,7 +147,7 @@ async def test_one_that_is_frozen_or_dead_holds_nobody_up_and_is_asked_again_whe
     rspamd.thaw()
     assert (await ask(scanner, spam, letter(GTUBE))).value > 10
     rspamd.kill()
-    with pytest.raises(Unavailable, match="cannot be reached: Connection refused|has broken"):
+    with pytest.raises(Unavailable, match=r"cannot be reached: Connection refused|has broken"):
         await ask(scanner, spam, letter(GTUBE))
     rspamd.start()
     with trio.fail_after(30):
