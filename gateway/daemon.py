@@ -40,6 +40,7 @@ from gateway.mime import reading
 from gateway.model import to_ms
 from gateway.outbound import delays, dispatcher, pool
 from gateway.outbound.answers import AutoReplies
+from gateway.outbound.auto_reply import Composed, Draft, compose_answer
 from gateway.outbound.offers import Offers
 from gateway.outbound.signing import Signer
 from gateway.outbound.submission import SubmissionServer
@@ -58,6 +59,7 @@ BAD_CONFIG: Final = 78
 
 _SWITCH_INTERVAL: Final = 0.0005  # seconds; a thread that computes must not keep the writer from its next statement
 _READ_WITHIN: Final = 10.0  # seconds for the body of one message, in a worker process
+_ANSWER_WITHIN: Final = 10.0  # seconds for one automatic answer
 _DRAIN: Final = 20.0  # seconds for submissions and attempts in flight; systemd waits for 90
 _WATCHDOG_PATIENCE: Final = 10.0  # seconds for the asyncio thread to answer
 _JUST_BEGUN: Final = 30.0  # seconds; longer than a login takes
@@ -167,7 +169,9 @@ class Daemon:
             blocks=self._blocks,
             read=self._read,
         )
-        answers = AutoReplies(store, on_given=self._doorbell.ring, alarm=self._tell_of_answers)
+        answers = AutoReplies(
+            store, on_given=self._doorbell.ring, alarm=self._tell_of_answers, compose=self._compose_answer
+        )
         self._intake = Intake(store, self._current, hard=hard, inquiry=inquiry, answers=answers)
         warnings = BounceWarnings(hard, lambda: self._gateway.hostname, store.ids.next)
         self._signer = Signer(store)
@@ -207,6 +211,9 @@ class Daemon:
             systemd.notify(STOPPING=1)
             events.say("stopping")
             await self._drain()
+
+    async def _compose_answer(self, draft: Draft) -> Composed:
+        return await self._bridge.call(partial(self._workers.run, compose_answer, draft, timeout=_ANSWER_WITHIN))
 
     def _tell_of_answers(self, touchpoint_id: str, most: int | None) -> None:
         """`most`: automatic answers in an hour, and more would have been due; None: they are given again."""

@@ -7,19 +7,19 @@ decided in the transaction that routes the message (`state.answers`), because on
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Final
 
 from gateway import events
 from gateway.config import AutoReply, Config, Touchpoint
 from gateway.config.providers import takes_null_return_path
-from gateway.errors import Malformed
+from gateway.errors import Malformed, Unavailable
 from gateway.mime.scan import HeaderFacts
 from gateway.mime.templates import TemplateFault
 from gateway.model import Envelope, Findings, Notify, OutboxKind, Step, Submission, Verdict, Wish, show_id, to_ms
 from gateway.outbound.addressing import plain
-from gateway.outbound.auto_reply import compose_answer
+from gateway.outbound.auto_reply import Composed, Draft, compose_answer
 from gateway.rules.answering import Addressee, Asked, decide_answer, token
 from gateway.state import answers, raw
 from gateway.state.answers import NONE, STEP, Answer, Given
@@ -28,10 +28,15 @@ from gateway.state.store import Store
 _KEY_BITS: Final = 62  # the store's numbers are signed
 _NEVER: Final = Wish(Notify(0))  # nobody wants to hear what became of it
 _MS: Final = 1000
+_INLINE_LETTERS: Final = 8 * 1024  # of the templates; up to here an answer costs less than two milliseconds
 
 
 class AutoReplies:
-    """One for the whole daemon; used from Trio only. `on_given(touchpoint)`: called after the commit of an answer."""
+    """One for the whole daemon; used from Trio only. `on_given(touchpoint)`: called after the commit of an answer.
+
+    `alarm(touchpoint, most)`: so many were given in an hour, and another was due; None: one was given again. `compose`:
+    composes what is large, in a worker process.
+    """
 
     def __init__(
         self,
@@ -39,11 +44,13 @@ class AutoReplies:
         *,
         on_given: Callable[[str], None] = lambda touchpoint: None,
         alarm: Callable[[str, int | None], None] = lambda touchpoint, most: None,
+        compose: Callable[[Draft], Awaitable[Composed]] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
         self._on_given = on_given
         self._alarm = alarm
+        self._compose_elsewhere = compose
         self._now = now
         self._key: bytes | None = None
         self._ours: tuple[Config | None, frozenset[str]] = (None, frozenset())
@@ -101,19 +108,23 @@ class AutoReplies:
     ) -> Answer | Step:
         id = self._store.ids.next()
         address = plain(touchpoint.address)
+        draft = Draft(
+            touchpoint,
+            reply,
+            addressee,
+            facts,
+            token(key, id),
+            config.gateway.hostname,
+            address,
+            at.astimezone(config.gateway.timezone),
+            is_open,
+        )
         try:
-            message, message_id, subject = compose_answer(
-                touchpoint,
-                reply,
-                addressee,
-                facts,
-                token=token(key, id),
-                hostname=config.gateway.hostname,
-                address=address,
-                at=at.astimezone(config.gateway.timezone),
-                is_open=is_open,
-            )
-        except (TemplateFault, Malformed) as fault:
+            if self._compose_elsewhere is not None and len(reply.html) + len(reply.text) > _INLINE_LETTERS:
+                composed = await self._compose_elsewhere(draft)
+            else:
+                composed = compose_answer(draft)
+        except (TemplateFault, Malformed, Unavailable) as fault:
             events.warn("auto-reply-left-out", touchpoint=touchpoint.id, cause=str(fault))
             return Step(STEP, f"it cannot be written: {fault}", NONE)
         host = touchpoint.smtp.host if touchpoint.smtp is not None else ""
@@ -123,15 +134,15 @@ class AutoReplies:
             touchpoint=touchpoint.id,
             agent="",
             envelope=Envelope(return_path, (addressee.address,), wishes=(_NEVER,)),
-            message_id=message_id,
-            subject=subject,
+            message_id=composed.message_id,
+            subject=composed.subject,
             accepted_at=at,
-            raw=message,
+            raw=composed.raw,
             kind=OutboxKind.AUTO_REPLY,
         )
         return Answer(
             submission=submission,
-            chunks=await raw.stage(self._store, id, message),
+            chunks=await raw.stage(self._store, id, composed.raw),
             keys=addressee.keys,
             every=round(reply.every.total_seconds() * _MS),
             begins_only=reply.on == "new-conversation",

@@ -8,18 +8,22 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.bridge import open_bridge
 from gateway.config import Config, load
 from gateway.inbound.intake import Intake
 from gateway.model import Arrival, Location, Role, read_id, to_ms
 from gateway.outbound.answers import AutoReplies
+from gateway.outbound.auto_reply import Composed, Draft, compose_answer
 from gateway.state import conversations, folders, marks, outbox, raw
 from gateway.state.folders import Folder, Opening
 from gateway.state.store import Store, Tuning
+from gateway.workers import WorkerPool
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 CARLA = "carla@customer.example"
@@ -339,6 +343,29 @@ async def test_a_template_that_cannot_be_filled_is_told_and_holds_nothing_up(ope
     (conversation,) = house.store.read(conversations.list_conversations, None, True).result(5)
     assert conversation["queues"] == ["support"]
     assert house.outbox() == []
+
+
+async def test_a_large_one_is_composed_in_a_worker_process(open_house: Open) -> None:
+    house = open_house("text = '" + "Dear {{ sender.name }}, your mail is with us. " * 2_000 + "'")
+    async with open_bridge() as bridge:
+        workers = WorkerPool()
+
+        async def compose(draft: Draft) -> Composed:
+            composed.append(draft.token)
+            return await bridge.call(partial(workers.run, compose_answer, draft, timeout=30))
+
+        composed: list[str] = []
+        replies = AutoReplies(house.store, now=lambda: house.now, compose=compose)
+        house.intake = Intake(house.store, lambda: house.config, now_ms=lambda: to_ms(house.now), answers=replies)
+        try:
+            assert said(*await house.bring(letter())) == [GIVEN]
+        finally:
+            await bridge.call(workers.close)
+    (answer,) = house.answers()
+    assert answer["X-Mail-Gateway-Answer"] == composed[0]
+    body = answer.get_body(("plain",))
+    assert body is not None
+    assert body.get_content().count("Dear Carla Costa,") == 2_000
 
 
 async def test_no_word_of_it_where_none_is_configured(open_house: Open) -> None:
