@@ -64,6 +64,7 @@ def prepare(room: Postroom) -> dict[str, int]:
         "headed": room.arrive(INBOX, 4, 14, placeholder=Placeholder.HEADED),
         "blind": room.arrive(INBOX, 5, 15, placeholder=Placeholder.BLIND),
         "spam": room.arrive(INBOX, 7, 17),
+        "fresh": room.arrive(ELSEWHERE, 8, 25),
     }
     for name in ("plain", "headed", "blind"):
         room.route(ids[name], f"<{name}@c>")
@@ -112,6 +113,7 @@ CASES: dict[str, Callable[[Postroom, dict[str, int]], Case]] = {
         Filed(ids["plain"], FilingAction.MOVE, Location("INBOX", 7, 6), Location("Archive", 1, 1)),
     ),
     "learn": lambda room, ids: (sent.learn, Learning(T, (Candidate(1, "<new@p>", "<r@us>", ()),))),
+    "a message and its automatic answer": lambda room, ids: (queues.route, room.routed_with_answer(ids["fresh"])),
     "a sent message": lambda room, ids: (
         sent.record,
         SentArrival(

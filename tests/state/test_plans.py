@@ -13,6 +13,7 @@ import pytest
 
 from gateway.model import Envelope, Filing, FilingAction, Location, OutboxKind, Placeholder, Role, Submission, from_ms
 from gateway.state import (
+    answers,
     blocks,
     chores,
     copies,
@@ -24,6 +25,7 @@ from gateway.state import (
     outbox,
     owed,
     quarantine,
+    queues,
     sent,
 )
 from gateway.state.blocks import NewBlock, Suspects
@@ -53,6 +55,7 @@ BIG = (
     "doubt",
     "copy",
     "recent",
+    "answered",
 )
 INBOX, JUNK, SENT = Place(T, "INBOX", 7), Place(T, "Junk", 7), Place(T, "Sent", 7)
 SEEN = (Filing(FilingAction.SEEN),)
@@ -230,6 +233,13 @@ def test_to_carry_what_is_blocked_to_junk_walks_through_nothing(room: Postroom) 
 def test_no_review_walks_through_the_ledger(room: Postroom, operation: Any) -> None:
     ((message,),) = room.rows("SELECT id FROM message WHERE quarantine != 0")
     assert walks(room, lambda db: operation(db, [Review(message, NOW)])) == []
+
+
+def test_an_automatic_answer_walks_through_nothing(room: Postroom) -> None:
+    item = room.routed_with_answer(room.arrive(INBOX, 8, 8))
+    assert walks(room, lambda db: queues.route(db, [item])) == []
+    assert room.rows("SELECT kind FROM outbox WHERE answers IS NOT NULL") == [("auto-reply",)]
+    assert walks(room, lambda db: answers.was_answered(db, T, ("c@customer.example", "d@c"), NOW)) == []
 
 
 def test_the_record_of_a_sent_message_walks_through_nothing(room: Postroom) -> None:

@@ -12,19 +12,23 @@ from typing import Any
 
 from gateway.model import (
     Arrival,
+    Envelope,
     Filing,
     Location,
     MessageClass,
+    OutboxKind,
     Placeholder,
     Role,
     Staged,
     Step,
+    Submission,
     Verdict,
     show_id,
     to_ms,
 )
 from gateway.rules.conversation import Ties, thread_key
 from gateway.state import conversations, folders, locations, mailboxes, queues, raw
+from gateway.state.answers import Answer
 from gateway.state.folders import Folder, Opening, Place
 from gateway.state.locations import Relisted, Relisting, Relocation, Sighting
 from gateway.state.mailboxes import ArrivalResult, NewArrival
@@ -136,6 +140,31 @@ class Postroom:
         listing = Relisting(place, role, sightings(seen, at or NOW), last, highest, NOW)
         relisted: Relisted = self.store.submit(locations.relist, listing).result(5)
         return relisted.moved, relisted.new, relisted.left
+
+    # --- automatic answers -------------------------------------------------------------------------------------------
+
+    def routed_with_answer(self, id: int, **changes: Any) -> Routed:
+        """Return a message that has arrived, with an answer to it that nothing speaks against."""
+        answer_id = self.store.ids.next()
+        envelope = Envelope("", ("c@customer.example",))
+        submission = Submission(
+            answer_id, T, "", envelope, f"<{answer_id}@us>", "Auto: Help", AT, b"x", kind=OutboxKind.AUTO_REPLY
+        )
+        answer = Answer(
+            submission,
+            ((raw.chunk_key(answer_id, 0), b"x"),),
+            ("c@customer.example", "carla@customer.example"),
+            every=7 * 86_400_000,
+            begins_only=True,
+            most_per_hour=60,
+            internal_at=NOW,
+            drop_at=NOW + 86_400_000,
+        )
+        verdict = Verdict(MessageClass.HUMAN, (T,))
+        routed = Routed(
+            id, T, verdict, Ties(), "", "Help", "c@customer.example", "Carla", True, self.store.ids.next(), NOW
+        )
+        return replace(routed, answer=replace(answer, **changes))
 
     # --- the intake --------------------------------------------------------------------------------------------------
 
