@@ -91,7 +91,7 @@ def stored(ask: Ask, found: Mapping[str, Any], blocks: Blocks | None, needs: fro
     if findings.known_sender is None and Need.KNOWN_SENDER in needs:
         since = found["known_since"]
         findings = replace(findings, known_sender=since is not None and since < to_ms(routed_at))
-    if not found["placeholder"]:
+    if not found["placeholder"] and not explaining.was_unread(trail):  # what could not be known then counts as that
         findings = with_content(findings, needs, lambda: b"".join(_chunks(ask, found["id"])))
     return Case(
         found["touchpoint"],

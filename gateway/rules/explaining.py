@@ -15,6 +15,7 @@ from gateway.model import NO_FINDINGS, Findings, MessageClass, Placeholder, Step
 from gateway.rules.chain import Chain, last_resort
 from gateway.rules.conversation import place
 
+CONTENT: Final = "content"  # the step that says why not all of a body was known
 _CONVERSATION: Final = "conversation"
 _RULE: Final = "rule "
 
@@ -66,13 +67,15 @@ def judge(chain: Chain, case: Case, linked: Sequence[str], *, explain: bool = Fa
         verdict = chain.decide(
             case.touchpoint, case.facts, case.size, junk=case.is_junk, findings=case.findings, explain=explain
         )
+    read = [step for step in case.trail or () if step.step == CONTENT]
     added = [step for step in case.trail or () if step.step == "bounce"]
     proof = _proof(case.trail or ())
     if proof is not None and verdict.junk_alone:
         verdict = replace(verdict, quarantine=False, junk_alone=False)
         added.append(proof)
     _, step = place(verdict, case.existing)
-    return replace(verdict, trail=(*verdict.trail, *added, *((step,) if step else ())))
+    trail = (*verdict.trail[:1], *read, *verdict.trail[1:], *added, *((step,) if step else ()))
+    return replace(verdict, trail=trail)
 
 
 def outcome_of(verdict: Verdict, existing: Sequence[str]) -> Outcome:
@@ -108,6 +111,11 @@ def existing_queues(trail: Sequence[Step]) -> tuple[str, ...]:
         if step.step == _CONVERSATION and step.detail.startswith("was in "):
             return tuple(step.detail.removeprefix("was in ").partition(";")[0].split(", "))
     return ()
+
+
+def was_unread(trail: Sequence[Step]) -> bool:
+    """Was the body asked about when the message was judged, and could it not be read?"""
+    return any(step.step == CONTENT and step.verdict == "not known" for step in trail)
 
 
 def lay_in_junk(trail: Sequence[Step]) -> bool:
