@@ -29,6 +29,7 @@ DMARC_TAG: Final = "dmarc-fail"  # on mail whose sender is not who it says, by t
 _SHOWN_DETAIL: Final = 600  # characters
 _EXPLAINED_DETAIL: Final = 8_000  # characters: all of a condition
 _SYMBOLS_SHOWN: Final = 8
+_UNANSWERED_TOLD: Final = 10  # rules in a trail that had no answer: where DMARC is not known, a thousand may ask for it
 _IN_JUNK: Final = "it lies in the provider's Junk"
 
 
@@ -177,6 +178,7 @@ class Chain:
         linked = self._linked.get(touchpoint, ())
         evidence = Evidence(facts, size, message_class, findings)
         rules = self._by_touchpoint.get(touchpoint, self._everywhere)
+        untold = _UNANSWERED_TOLD
         for number, rule in enumerate(rules):
             holds = rule.node.holds(evidence)
             if holds:
@@ -186,7 +188,7 @@ class Chain:
                     if explain:
                         trail += (Step(f"rule {one.name}", "not looked at", "-") for one in rules[number + 1 :])
                     break
-            elif holds is None:
+            elif holds is None and (explain or (untold := untold - 1) >= 0):
                 trail.append(_step(rule, evidence, "no match: a condition cannot be answered", explain=explain))
             elif explain:
                 trail.append(_step(rule, evidence, "no match", explain=True))

@@ -552,7 +552,7 @@ class Compiler:
     def __init__(self, hours: Mapping[str, Clock] | None = None) -> None:
         self.hours = hours or {}
         self._expressions: dict[str, Expressions] = {}
-        self._literals = Literals()  # of bodies
+        self._literals: dict[str, Literals] = {}
 
     def compile(self, condition: Condition) -> Node:
         match condition:
@@ -569,16 +569,18 @@ class Compiler:
     def finish(self) -> None:
         for expressions in self._expressions.values():
             expressions.finish()
-        self._literals.finish()
+        for literals in self._literals.values():
+            literals.finish()
 
-    def body(self, test: Test) -> LongText:
+    def long_text(self, test: Test) -> LongText:
         text = self.text(test)
+        literals = self._literals.setdefault(test.field, Literals())
         globs = ((max(parts, key=len), parts) for parts in text.globs)
         return LongText(
             replace(text, needles=(), globs=()),
-            frozenset(self._literals.add(needle) for needle in text.needles),
-            tuple((self._literals.add(longest), parts) for longest, parts in globs),
-            self._literals,
+            frozenset(literals.add(needle) for needle in text.needles),
+            tuple((literals.add(longest), parts) for longest, parts in globs),
+            literals,
         )
 
     def text(self, test: Test) -> Text:
@@ -606,7 +608,7 @@ def _class(compiler: Compiler, test: Test) -> Node:
 
 
 def _found_out(compiler: Compiler, test: Test) -> Node:
-    return FoundOut(compiler.body(test) if test.field == "body" else compiler.text(test))
+    return FoundOut(compiler.text(test) if test.field == "return_path" else compiler.long_text(test))
 
 
 def _authenticated(compiler: Compiler, test: Test) -> Node:

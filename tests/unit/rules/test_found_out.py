@@ -157,8 +157,8 @@ def test_a_set_of_literals_that_gives_up_is_not_believed(answer: object, monkeyp
         def Match(self, text: str) -> object:
             return answer
 
-    assert compiler._literals._set is not None
-    monkeypatch.setattr(compiler._literals, "_set", OutOfMemory())
+    assert compiler._literals["body"]._set is not None
+    monkeypatch.setattr(compiler._literals["body"], "_set", OutOfMemory())
     seen = evidence(Findings(body="1x and 3x"))
     assert [number for number, node in enumerate(nodes) if node.holds(seen)] == [1, 3]
 
