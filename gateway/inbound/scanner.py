@@ -7,6 +7,7 @@ lasts; once a minute somebody looks whether it is over, so that a scanner which 
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -24,9 +25,11 @@ from gateway.inbound import rspamd, spamd
 from gateway.inbound.breaker import Breaker
 from gateway.inbound.scoring import LARGEST_ANSWER, Letter, Place, parse_place
 from gateway.model import Score
+from gateway.text import clean
 
 T = TypeVar("T")
-Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+Dial = Callable[[str, int], Awaitable[trio.abc.HalfCloseableStream]]
+Stream = trio.abc.HalfCloseableStream | trio.SSLStream[trio.abc.HalfCloseableStream]
 
 ALARM: Final = "scanner"
 TOGETHER: Final = 8  # messages that are asked about at a time; the others wait for their turn, within their time
@@ -37,9 +40,9 @@ _READ_BYTES: Final = 64 * 1024
 class Scanner:
     """Used from Trio only. Follows the configuration: a scanner at another place begins with a clean sheet."""
 
-    def __init__(self, health: Health | None = None, *, clock: Callable[[], float] = trio.current_time) -> None:
+    def __init__(self, health: Health | None = None, *, dial: Dial = trio.open_tcp_stream) -> None:
         self._health = health
-        self._clock = clock
+        self._dial = dial
         self._url = ""
         self._breaker = Breaker()
         self._few = trio.CapacityLimiter(TOGETHER)
@@ -53,7 +56,7 @@ class Scanner:
         place = self._turn_to(spam.scanner)
         if letter.size > place.largest:
             raise Unavailable(f"it has more than {place.largest:,} bytes, for which {place.kind} is not asked")
-        if not self._breaker.may_ask(self._clock()):
+        if not self._breaker.may_ask(trio.current_time()):
             raise Unavailable(f"it is not asked for a while: {self._breaker.cause}")
 
         raw = await letter.raw_of()
@@ -72,7 +75,7 @@ class Scanner:
             return
         place = self._turn_to(spam.scanner)
         was_heard, self._was_heard = self._was_heard, False
-        if was_heard or not self._breaker.may_ask(self._clock()):
+        if was_heard or not self._breaker.may_ask(trio.current_time()):
             return
 
         async def ping() -> None:
@@ -98,7 +101,10 @@ class Scanner:
             return f"it has more than {place.largest:,} bytes"
         fields = []
         if spam.learn_password is not None and place.kind == rspamd.NAME:
-            fields.append(("Password", await trio.to_thread.run_sync(spam.learn_password.resolve)))
+            password = await trio.to_thread.run_sync(spam.learn_password.resolve)
+            if not (password.isascii() and password.isprintable()):  # the library would say it, to tell what is wrong
+                raise Unavailable(f"the secret {spam.learn_password} holds what cannot be sent: other than plain ASCII")
+            fields.append(("Password", password))
 
         async def tell() -> str:
             if place.kind == spamd.NAME:
@@ -131,7 +137,7 @@ class Scanner:
         try:
             answer = await _in_time(place, limit, in_turn)
         except Unavailable as error:
-            if breaker.fail(str(error), self._clock()):
+            if breaker.fail(str(error), trio.current_time()):
                 events.warn("scanner-away", cause=str(error))
             if breaker.is_open and breaker is self._breaker and self._health is not None:
                 self._health.alarm(
@@ -157,7 +163,7 @@ class Scanner:
             await stream.send_all(head)
             if raw:
                 await stream.send_all(raw)
-            if isinstance(stream, trio.SocketStream):
+            if not isinstance(stream, trio.SSLStream):
                 await stream.send_eof()
             answer = bytearray()
             while part := await stream.receive_some(_READ_BYTES):
@@ -195,15 +201,13 @@ class Scanner:
 
     @asynccontextmanager
     async def _connected(self, place: Place) -> AsyncIterator[Stream]:
-        if not place.tls:
-            stream: Stream = await trio.open_tcp_stream(place.host, place.port)
-        else:
-            if self._tls is None:  # it reads the system's roots: some hundredths of a second
-                self._tls = await trio.to_thread.run_sync(ssl.create_default_context)
-            stream = await trio.open_ssl_over_tcp_stream(
-                place.host, place.port, ssl_context=self._tls, https_compatible=True
-            )
+        plain = await self._dial(place.host, place.port)
+        stream: Stream = plain
         try:
+            if place.tls:
+                if self._tls is None:  # it reads the system's roots: some hundredths of a second
+                    self._tls = await trio.to_thread.run_sync(ssl.create_default_context)
+                stream = trio.SSLStream(plain, self._tls, server_hostname=place.host, https_compatible=True)
             yield stream
         finally:
             await trio.aclose_forcefully(stream)
@@ -222,7 +226,7 @@ async def _in_time(place: Place, limit: timedelta, ask: Callable[[], Awaitable[T
     except trio.TooSlowError:
         raise Unavailable(f"{place} has not answered within {limit.total_seconds():g} s") from None
     except h11.ProtocolError as error:
-        raise Unavailable(f"{place} does not speak HTTP: {error}") from None
+        raise Unavailable(f"{place} does not speak HTTP: {clean(str(error))}") from None
     except trio.BrokenResourceError as error:
         cause = f": {error.__cause__}" if isinstance(error.__cause__, ssl.SSLError) else ""
         raise Unavailable(f"{place} has broken the connection off{cause}") from None
@@ -233,6 +237,7 @@ async def _in_time(place: Place, limit: timedelta, ask: Callable[[], Awaitable[T
 def _why(error: BaseException) -> str:
     """Return what the system says. Where several addresses were tried, of the first one."""
     within = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__
-    if within is not None and not getattr(error, "strerror", None):
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and within is not None:
         return _why(within)
-    return getattr(error, "strerror", None) or str(error)
+    return os.strerror(number) if number is not None and number > 0 else clean(str(error))
