@@ -30,7 +30,7 @@ _SHOWN_DETAIL: Final = 600  # characters
 _EXPLAINED_DETAIL: Final = 8_000  # characters: all of a condition
 _SYMBOLS_SHOWN: Final = 8
 _UNANSWERED_TOLD: Final = 10  # rules in a trail that had no answer: where DMARC is not known, a thousand may ask for it
-_IN_JUNK: Final = "it lies in the provider's Junk"
+IN_JUNK: Final = "it lies in the provider's Junk"
 
 
 class _Standing(Enum):
@@ -119,6 +119,7 @@ class Chain:
         }
         self._linked = {id: touchpoint.linked_queues for id, touchpoint in touchpoints.items()}
         self._own = {id: touchpoint.addresses for id, touchpoint in touchpoints.items()}
+        self._marks = {id: marks for id, one in touchpoints.items() if (marks := one.profile.spam_marks)}
         self._allowed = SenderList(allowlist)
         self._blocked = SenderList(blocklist)
         self._quarantine_over = quarantine_over
@@ -171,7 +172,11 @@ class Chain:
         if junk:
             draft.quarantine = standing is not _Standing.ALLOWED
             verdict = "quarantine" if draft.quarantine else "no quarantine: the sender is on the allowlist"
-            trail.append(Step("provider", _IN_JUNK, verdict))
+            trail.append(Step("provider", IN_JUNK, verdict))
+        elif mark := self._find_mark(touchpoint, facts):
+            is_spared = standing is _Standing.ALLOWED
+            draft.quarantine = draft.by_us = draft.quarantine or not is_spared
+            trail.append(Step("provider", mark, _spared(is_spared)))
         elif explain:
             trail.append(Step("provider", "it does not lie in the provider's Junk", "no quarantine"))
         self._weigh(findings, standing, draft, trail, explain=explain)
@@ -231,6 +236,13 @@ class Chain:
             trail.append(Step("blocklist", f"{', '.join(authors) or 'no sender'} is on neither list", "not blocked"))
         return _Standing.UNKNOWN
 
+    def _find_mark(self, touchpoint: str, facts: HeaderFacts) -> str:
+        """Return how the provider has marked it as spam, "" where it has not."""
+        for name, values in self._marks.get(touchpoint, ()):
+            if (value := facts.value(name).strip()) in values:
+                return f"the provider marks it: {name} is {value}"
+        return ""
+
     def _weigh(
         self, findings: Findings, standing: _Standing, draft: _Draft, trail: list[Step], *, explain: bool
     ) -> None:
@@ -286,7 +298,7 @@ def last_resort(linked: Sequence[str], cause: str, *, junk: bool = False) -> Ver
     the provider's Junk (`junk`) the quarantine.
     """
     queues, reason = _place((), linked)
-    provider = (Step("provider", _IN_JUNK, "quarantine"),) if junk else ()
+    provider = (Step("provider", IN_JUNK, "quarantine"),) if junk else ()
     trail = (Step("intake", cause, "taken as it is"), *provider, Step("queues", reason, ", ".join(queues)))
     return Verdict(
         MessageClass.HUMAN,

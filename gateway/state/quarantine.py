@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.model import FilingAction, MessageClass, Verdict, from_ms, show_id
+from gateway.rules.chain import IN_JUNK
 from gateway.rules.conversation import follow
 from gateway.state import correspondents, filings, lessons
 from gateway.state.conversations import as_json, load
@@ -66,9 +67,9 @@ def list_quarantine(
 def _cause(kind: int, trail: str | None) -> str:
     """Return the last step that said so; of what is ours, not that it also lies in Junk."""
     for step in reversed(json.loads(trail or "[]")):
-        if "quarantine" in step["verdict"].split(", ") and (kind == BY_JUNK or step["step"] != "provider"):
+        if "quarantine" in step["verdict"].split(", ") and (kind == BY_JUNK or step["detail"] != IN_JUNK):
             return f"{step['step']}: {step['detail']}"
-    return "it lies in the provider's Junk" if kind == BY_JUNK else "a list or a rule"
+    return IN_JUNK if kind == BY_JUNK else "a list or a rule"
 
 
 def _time(ms: int | None) -> str | None:

@@ -329,3 +329,19 @@ def test_only_what_a_rule_hangs_on_is_wanted() -> None:
     assert made.wants("support", facts, 10, Findings(attachments=())) == set()
     assert made.wants("sales", scan(b"Subject: no\r\n\r\n"), 10, Findings()) == {Need.KNOWN_SENDER}
     assert chain().needs("support") == chain().wants("support", facts, 10, Findings()) == set()
+
+
+@pytest.mark.parametrize(
+    ("value", "quarantine"), [("9", True), ("5", True), ("4", False), ("-1", False), ("", False), ("5 x", False)]
+)
+def test_what_the_provider_marks_as_spam_is_quarantine(value: str, quarantine: bool) -> None:
+    raw = f"X-MS-Exchange-Organization-SCL: {value}\r\n".encode() + RAW
+    touchpoint = {"id": "m", "address": "m@example.com", "name": "M", "linked_queues": ["one"], "provider": "microsoft"}
+    file = RulesFile.model_validate({"touchpoint": [touchpoint], "spam": {"allowlist": ["vip@bank.example"]}})
+    made = Chain((), {"m": file.touchpoints[0]}, allowlist=file.spam.allowlist)
+    verdict = made.decide("m", scan(raw), len(raw))
+    assert (verdict.quarantine, verdict.junk_alone) == (quarantine, False)
+    assert not made.decide("m", scan(raw.replace(b"ana@", b"vip@")), len(raw)).quarantine
+    told = Step("provider", f"the provider marks it: x-ms-exchange-organization-scl is {value}", "quarantine")
+    assert (told in verdict.trail) is quarantine
+    assert not decide(raw=raw).quarantine, "elsewhere anybody could have written it"
