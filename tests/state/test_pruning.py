@@ -128,7 +128,7 @@ def test_all_chunks_of_a_message_go_and_none_of_its_neighbours(room: Postroom, i
         room.arrive(inbox, number, id=id)
         room.route(id, f"<{number}@c.example>", verdict=BY_US if number == 2 else None)
         more = [(chunk_key(id, place), b"more") for place in (1, 2, 65_535)]
-        room.store.submit(lambda db, items: [raw.insert(db, item) for item in items], more).result(5)  # type: ignore[misc]
+        room.store.submit(lambda db, items: [raw.insert(db, item) for item in items], more).result(5)
     assert prune(room) == 1
     left = room.rows("SELECT id >> 16, count(*) FROM chunk GROUP BY 1 ORDER BY 1")
     assert left == [(ids[0], 4), (ids[2], 4)]
