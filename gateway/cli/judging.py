@@ -18,7 +18,7 @@ from gateway.errors import CommandError
 from gateway.mime import reading
 from gateway.mime.scan import NOTHING, HeaderFacts, scan
 from gateway.model import Findings, MessageClass, Placeholder, Step, Verdict, to_ms
-from gateway.rules import explaining
+from gateway.rules import authenticity, authres, explaining
 from gateway.rules.chain import Chain, compile_chain
 from gateway.rules.explaining import Case, Outcome
 from gateway.rules.match import Need
@@ -144,8 +144,15 @@ def _chunks(ask: Ask, id: str) -> Iterator[bytes]:
 
 
 def message_of(raw: bytes, judge: Judge, touchpoint: str, findings: Findings) -> Case:
-    """Return a message that was never here, as it would be judged at that touchpoint."""
+    """Return a message that was never here, as it would be judged at that touchpoint.
+
+    Of its sender only what the provider has written on it is known: neither the DNS nor the scanner is asked.
+    """
     facts = scan(raw)
+    known = judge.config.touchpoints[touchpoint]
+    said = authres.read(facts, known.authserv_ids or known.profile.authserv_ids)
+    if said is not None:
+        findings = replace(findings, authentication=authenticity.of_provider(said, known.provider))
     findings = with_content(findings, judge.chain.needs(touchpoint), lambda: raw)
     return Case(touchpoint, facts, len(raw), findings=findings)
 
