@@ -14,11 +14,12 @@ import trio
 from gateway.cli.block import spelt_out
 from gateway.cli.main import main
 from gateway.commands import handlers
+from gateway.config.rules_file import Spam
 from gateway.desk import Desk, offline_desk
 from gateway.errors import CommandError, Unavailable
 from gateway.inbound.inquiry import Inquiry
 from gateway.inbound.intake import Intake
-from gateway.mime.scan import HeaderFacts
+from gateway.inbound.scoring import Letter
 from gateway.model import Arrival, Location, Role, Score, show_id
 from gateway.state import folders
 from gateway.state.folders import Folder, Opening
@@ -207,7 +208,7 @@ class SlowScanner:
     def __init__(self) -> None:
         self.is_asked, self.may_answer = trio.Event(), trio.Event()
 
-    async def score(self, url: str, raw: bytes, facts: HeaderFacts) -> Score:
+    async def score(self, spam: Spam, letter: Letter) -> Score:
         self.is_asked.set()
         await self.may_answer.wait()
         return Score(0.0, "slow")
@@ -221,7 +222,8 @@ async def test_mail_that_is_looked_at_while_its_sender_is_blocked_does_not_slip_
         intake = Intake(desk.store, desk.current, inquiry=Inquiry(desk.store, scanner=scanner, blocks=desk.blocks))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(intake.accept, letters(desk, 1))
-            await scanner.is_asked.wait()
+            with trio.fail_after(10):
+                await scanner.is_asked.wait()
             await commands["block.add"]({"address": SENDER})
             scanner.may_answer.set()
         assert await commands["queue.list"]({}) == []
