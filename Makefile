@@ -49,7 +49,7 @@ test-faults: peers $(READY) ## only kill -9, power cut, full disk
 
 soak: peers $(READY) ## 10,000 messages in, 5,000 out, in storms with 150 kills, and death at every step: an hour and more
 	SOAK=1 $(PYTEST) tests/peers/test_chaos.py tests/faults/test_every_step.py tests/faults/test_outbound_rig.py \
-		tests/faults/test_reload_under_load.py
+		tests/faults/test_reload_under_load.py tests/peers/test_auto_reply_loops.py
 
 cover: $(READY) ## line and branch coverage of the cores by their own tests; fails under 95 %
 	$(BIN)/coverage erase

@@ -75,6 +75,7 @@ verify unix - - n - 1 verify
 flush unix n - n 1000? 0 flush
 proxymap unix - - n - - proxymap
 lmtp unix - - n - - lmtp
+smtp unix - - n - - smtp
 error unix - - n - - error
 retry unix - - n - - error
 discard unix - - n - - discard
@@ -175,6 +176,21 @@ class Postfix:
                 ids[queue_id] = rest.removeprefix("message-id=").strip()
             elif rest.startswith("to=<") and "status=sent" in rest:
                 found.append((ids[queue_id], rest.removeprefix("to=<").partition(">")[0]))
+        return found
+
+    def routes(self) -> dict[str, list[str]]:
+        """Return Message-ID → every recipient that it was to go to, whether it got there or not, from the log."""
+        ids: dict[str, str] = {}
+        found: dict[str, list[str]] = {}
+        for line in self._read_log().splitlines():
+            queue_id, _, rest = line.partition("]: ")[2].partition(": ")
+            if rest.startswith("message-id="):
+                ids[queue_id] = rest.removeprefix("message-id=").strip()
+                found.setdefault(ids[queue_id], [])
+            elif rest.startswith("to=<") and queue_id in ids:
+                recipient = rest.removeprefix("to=<").partition(">")[0]
+                if recipient not in found[ids[queue_id]]:
+                    found[ids[queue_id]].append(recipient)
         return found
 
     def accepted(self) -> list[Accepted]:

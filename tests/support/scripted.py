@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -52,6 +53,7 @@ class Taken:
     recipients: tuple[str, ...]
     raw: bytes
     session: int
+    at: float = field(default_factory=time.time, compare=False)  # Unix seconds
 
 
 class _Ended(Exception):
