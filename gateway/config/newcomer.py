@@ -50,8 +50,9 @@ def compose(said: Mapping[str, Any], data: Mapping[str, Any]) -> Newcomer:
 
 def _servers(domain: str, direction: str, data: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     needed = {"imap": direction != "outbound", "smtp": direction != "inbound"}
-    for table in data.get("touchpoint", ()):
-        if str(table.get("address", "")).lower().rpartition("@")[2] == domain:
+    tables = data.get("touchpoint", ())
+    for table in tables if isinstance(tables, list) else ():
+        if isinstance(table, dict) and str(table.get("address", "")).lower().rpartition("@")[2] == domain:
             servers = {key: table[key] for key in _SERVER_KEYS if key in table}
             if table.get("provider", "custom") != "custom" or all(servers.get(key) for key in needed if needed[key]):
                 return servers, f"its servers are those of {table['address']}"

@@ -151,6 +151,17 @@ def test_what_would_be_wrong_is_refused_and_nothing_changes(run: Shell, words: l
     assert run.rules.read_text() == before
 
 
+@pytest.mark.parametrize("text", ["touchpoint = 3\n", "touchpoint = [3]\n", "= nothing\n"])
+@pytest.mark.parametrize(
+    "words", [["add", "a@b.example", "--name", "A"], ["duplicate", "a", "b"], ["remove", "a"], ["activate", "a"]]
+)
+def test_a_file_that_cannot_be_read_is_left_to_a_person(run: Shell, text: str, words: list[str]) -> None:
+    run.rules.write_text(text)
+    _, err = run(*words, code=1)
+    assert "mail-gateway check" in err
+    assert run.rules.read_text() == text
+
+
 def test_duplicate_is_inactive(run: Shell) -> None:
     out, _ = run("duplicate", "support", "second@example.com", "--id", "second", "--name", "Second")
     assert out == "touchpoint second: added\n"
