@@ -55,6 +55,7 @@ def find_problems(draft: Draft, document: Document) -> Iterator[Problem]:
     yield from _check_names(draft)
     yield from _check_writers(draft, document)
     yield from _check_roles(draft, document)
+    yield from _check_answers(draft, document)
     yield from _check_rules(draft, document)
     yield from _show_hours(draft, document)
 
@@ -161,6 +162,22 @@ def _check_roles(draft: Draft, document: Document) -> Iterator[Problem]:
                 yield document.problem(
                     (*entry.path, "preview_roles", index), f'no agent has role "{role}"{hint}', Severity.WARNING
                 )
+
+
+def _check_answers(draft: Draft, document: Document) -> Iterator[Problem]:
+    for entry in draft.touchpoints:
+        touchpoint = entry.model
+        reply = touchpoint.auto_reply if touchpoint else None
+        if touchpoint is None or reply is None or not reply.active or touchpoint.direction == "both":
+            continue
+        only = (
+            "sends, so there is nothing to answer" if touchpoint.is_outbound else "receives, so nothing can be answered"
+        )
+        yield document.problem(
+            (*entry.path, "auto_reply"),
+            f'the automatic reply of touchpoint "{touchpoint.id}" is active, but the touchpoint only {only}',
+            Severity.WARNING,
+        )
 
 
 def _check_rules(draft: Draft, document: Document) -> Iterator[Problem]:

@@ -70,6 +70,18 @@ WARNINGS = {
         SUPPORT + '[[rule]]\nname = "a"\nthen = { queue = "unrouted" }  # here',
         'mail can reach queue "unrouted", which role "admin" sees, and no active agent has that role',
     ),
+    "answers to nobody": (
+        TOUCHPOINT
+        + 'direction = "outbound"\n[touchpoint.auto_reply]  # here\nactive = true\nsubject = "A"\ntext = "B"\n'
+        + AGENT,
+        'the automatic reply of touchpoint "support" is active, but the touchpoint only sends',
+    ),
+    "answers that cannot leave": (
+        TOUCHPOINT
+        + 'direction = "inbound"\n[touchpoint.auto_reply]  # here\nactive = true\nsubject = "A"\ntext = "B"\n'
+        + AGENT,
+        'the automatic reply of touchpoint "support" is active, but the touchpoint only receives',
+    ),
     "seen by those who may not answer": (
         TOUCHPOINT.replace('["support"]', '["support"]  # here')
         + AGENT
