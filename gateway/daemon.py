@@ -220,13 +220,15 @@ class Daemon:
         if most is None:
             self._health.clear(touchpoint_id, "auto-reply")
             return
-        self._health.alarm(
+        is_new = self._health.alarm(
             touchpoint_id,
             "auto-reply",
             f"{most} automatic answers in an hour are the most: others that write are not answered",
             "see with mail-gateway outbox list --all whom they went to; if these are people, raise "
             "auto_reply.most_per_hour, else write a rule with auto_reply = false",
         )
+        if is_new:
+            events.warn("auto-replies-stopped", touchpoint=touchpoint_id, most_per_hour=most)
 
     async def _read(self, message: bytes) -> reading.Content:
         job = partial(self._workers.run, reading.read, message, timeout=_READ_WITHIN)

@@ -119,6 +119,8 @@ def is_token(key: bytes, text: str) -> bool:
 
 def _own_mail(asked: Asked) -> str:
     facts, key = asked.facts, asked.key
+    if facts.truncated:
+        return "its header is too long to be read"
     if any(is_token(key, value) for value in facts.values(_TOKEN_FIELD)):
         return "it is an automatic answer of ours"
     if any(is_token(key, one.strip("<>").partition("@")[0]) for one in facts.in_reply_to):

@@ -113,6 +113,11 @@ def test_references_of_an_answer_end_with_the_message_that_it_answers() -> None:
     assert references_for(scan(b"Subject: x\r\n\r\n")) == ()
 
 
+def test_a_header_that_is_not_read_to_its_end_is_answered_with_silence() -> None:
+    long = b"".join(b"X-%d: y\r\n" % number for number in range(2_000))
+    assert decide_answer(asked(long + CASES[0].read_bytes())) == "its header is too long to be read"
+
+
 def test_hours_and_rules_come_before_what_the_message_says() -> None:
     machine = asked(b"Return-Path: <a@b.example>\r\nAuto-Submitted: auto-replied\r\n\r\n", auto_reply=False)
     assert decide_answer(machine) == "a rule says no"
