@@ -24,7 +24,7 @@ from gateway.mime import reading
 from gateway.mime.reading import Content
 from gateway.mime.scan import HeaderFacts
 from gateway.model import Arrival, Authentication, Location, Score
-from gateway.state import conversations, folders, raw
+from gateway.state import conversations, correspondents, folders, raw
 from gateway.state.folders import Folder, Opening
 from gateway.state.store import Store, Tuning
 
@@ -305,7 +305,7 @@ async def test_while_the_store_is_away_nothing_is_decided(
     read = store.read
 
     def moody(function: Any, *args: Any) -> Any:
-        if function is inquiry_module.correspondents.is_known:
+        if function is correspondents.is_known:
             raise Unavailable("the disk is full")
         return read(function, *args)
 

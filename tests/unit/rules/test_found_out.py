@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -14,6 +15,7 @@ from gateway.mime.scan import scan
 from gateway.model import NO_FINDINGS, Attachment, Authentication, Findings, MessageClass, Score
 from gateway.rules.match import _MANY, Compiler, Evidence, Need, Node, is_costly, needs_of
 
+UTC_ZONE = ZoneInfo("UTC")
 MONDAY_NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 RAW = b"From: Ana <ana@bank.example>\r\nReturn-Path: <bounce+7@mailer.example>\r\nSubject: x\r\n\r\n"
 NULL = b"From: Ana <ana@bank.example>\r\nReturn-Path: <>\r\n\r\n"
@@ -32,8 +34,8 @@ KNOWN = Findings(
 
 
 def compiled(written: dict[str, Any]) -> Node:
-    office = Hours(timezone="UTC", open=(parse_opening("mon-fri 09:00-18:00"),))
-    night = Hours(timezone="UTC", open=(parse_opening("mon-sun 22:00-06:00"),))
+    office = Hours(timezone=UTC_ZONE, open=(parse_opening("mon-fri 09:00-18:00"),))
+    night = Hours(timezone=UTC_ZONE, open=(parse_opening("mon-sun 22:00-06:00"),))
     compiler = Compiler({"office": office, "night": night})
     node = compiler.compile(If.model_validate(written).tree)
     compiler.finish()
