@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway.cli import arguments, client, show
 from gateway.cli.reading import harmless
-from gateway.errors import CommandError, ConfigError
+from gateway.errors import CommandError
 from gateway.text import clean
 
 if TYPE_CHECKING:
     from gateway.cli.judging import Judge
+    from gateway.config.restoring import Restored
     from gateway.rules.explaining import Outcome
 
 _LINE: Final = 1000
@@ -247,7 +248,7 @@ def restore(options: argparse.Namespace) -> int:
         known = {file["sha256"] for version in ask("rules.history") for file in version["files"]}
     suffix = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     done = restoring.restore(options.config, Path(found["rules"]), contents_of(found["content"]), known, suffix)
-    lines = _reload(options, f"rules restore {options.number} by {client.who()}") if done.written else []
+    lines = _reload(options, done) if done.written else []
     if options.json:
         show.as_json(
             {
@@ -268,16 +269,18 @@ def restore(options: argparse.Namespace) -> int:
     return 0
 
 
-def _reload(options: argparse.Namespace, by: str) -> list[str]:
-    """Have the daemon load what was written; return what it says."""
+def _reload(options: argparse.Namespace, done: Restored) -> list[str]:
+    """Have the daemon load what was written; return what it says. What it refuses is taken back."""
+    from gateway.config import restoring
+
+    by = f"rules restore {options.number} by {client.who()}"
     try:
         answer = client.ask(options.config, "reload", must_run=True, by=by)
     except CommandError as error:
         if error.exit_code != client.NOT_RUNNING:
             raise
-        return ["the daemon is not running; its next start loads it"]
-    except ConfigError as error:
-        raise CommandError(f"written, and not loaded:\n{error}") from error
+        return ["the daemon is not running; it loads this at its next start"]
     if answer["refused"]:
-        raise CommandError("written, and the daemon refuses it:\n" + "\n".join(answer["lines"]))
+        restoring.take_back(done)
+        raise CommandError("\n".join(answer["lines"]) + "\nthe daemon refuses it; the files are as they were before")
     return [str(line) for line in answer["lines"]]

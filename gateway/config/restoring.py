@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.config import durable, edition
@@ -19,10 +19,13 @@ from gateway.errors import CommandError
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """Files that were written, and the copies of what stood there and was kept nowhere else."""
+    """Files that were written, and the copies of what stood there and was kept nowhere else. `before`: what stood in
+    the place of those written, None where there was nothing.
+    """
 
     written: tuple[Path, ...] = ()
     aside: tuple[Path, ...] = ()
+    before: Mapping[Path, bytes | None] = field(default_factory=dict, repr=False)
 
 
 def restore(
@@ -59,12 +62,17 @@ def restore(
             if changed and changed[-1] != rules:
                 _try(config_path, rules, contents[rules])
         except BaseException:
-            for path in reversed(done):
-                _take_back(path, before[path])
-            for copy in aside:
-                copy.unlink(missing_ok=True)
+            take_back(Restored(tuple(done), tuple(aside), before))
             raise
-    return Restored(tuple(changed), tuple(aside))
+    return Restored(tuple(changed), tuple(aside), before)
+
+
+def take_back(restored: Restored) -> None:
+    """Put everything as it was before, as far as that can be done."""
+    for path in reversed(restored.written):
+        _take_back(path, restored.before[path])
+    for copy in restored.aside:
+        copy.unlink(missing_ok=True)
 
 
 def _try(config_path: Path, rules: Path, content: bytes) -> None:
