@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from gateway.config import content, dkim, pending, reach, replies, watching
+from gateway.config import content, dkim, pending, reach, replies, scanning, watching
 from gateway.config.document import Document
 from gateway.config.draft import Draft, Entry
 from gateway.config.files import why_unreadable
@@ -45,6 +45,7 @@ def find_problems(draft: Draft) -> Iterator[Problem]:
         yield from _check_secrets(rules, _rules_secrets(draft))
         yield from content.find_problems(draft, rules)
         yield from replies.find_problems(draft, rules)
+        yield from scanning.find_problems(draft, rules)
         yield from reach.find_problems(draft, rules)
         yield from _not_in_force(rules, pending.RULES)
     if draft.gateway_document is not None and draft.rules_document is not None and not draft.files.is_copy:
@@ -350,6 +351,8 @@ def _rules_secrets(draft: Draft) -> Iterator[tuple[SecretRef | None, Path]]:
             yield entry.model.password, (*entry.path, "password")
             if entry.model.dkim is not None:
                 yield entry.model.dkim.private_key, (*entry.path, "dkim", "private_key")
+    if draft.spam is not None and draft.spam.model is not None:
+        yield draft.spam.model.learn_password, ("spam", "learn_password")
 
 
 def _check_secrets(document: Document, secrets: Iterator[tuple[SecretRef | None, Path]]) -> Iterator[Problem]:

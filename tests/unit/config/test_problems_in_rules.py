@@ -231,6 +231,16 @@ WHOLE = {
         'blocklist: "bad.example" has no @; for a whole domain write "*@bad.example"',
     ),
     "scanner": ('[spam]\nscanner = "rspamd"  # here', 'scanner needs "rspamd+http://HOST:PORT" or "spamd://HOST:PORT"'),
+    "scanner with a path": ('[spam]\nscanner = "rspamd+http://a:1/b"  # here', "scanner needs"),
+    "scanner with a login": ('[spam]\nscanner = "rspamd+http://a:b@c:1"  # here', "scanner needs"),
+    "scanner at no port": ('[spam]\nscanner = "spamd://localhost:99999"  # here', "scanner needs"),
+    "scanner without a port": ('[spam]\nscanner = "rspamd+http://localhost"  # here', "scanner needs"),
+    "teacher": ('[spam]\nlearn_at = "http://localhost:11334"  # here', "learn_at needs"),
+    "patience with the scanner": ('[spam]\nscanner_timeout = "1 min"  # here', "scanner_timeout must be 10 s at most"),
+    "secret of the scanner": (
+        '[spam]\nlearn_password = "opensesame"  # here',
+        "learn_password must name where the secret is kept, never the secret itself",
+    ),
     "score": ("[spam]\nquarantine_over = true  # here", "quarantine_over needs a number"),
 }
 

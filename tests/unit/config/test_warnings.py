@@ -42,6 +42,27 @@ WARNINGS = {
         TOUCHPOINT + 'preview_roles = ["agent", "supervisor"]  # here\n' + AGENT,
         'no agent has role "supervisor"; there is "agent"',
     ),
+    "mail to a scanner in the clear": (
+        SUPPORT + '[spam]\nscanner = "rspamd+http://scan.example:11333"  # here',
+        "all mail goes to scan.example in the clear; use rspamd+https, or a scanner on this machine",
+    ),
+    "lessons in the clear": (
+        SUPPORT + '[spam]\nscanner = "spamd://[::1]:783"\nlearn_at = "spamd://192.0.2.7:783"  # here',
+        "all mail goes to 192.0.2.7 in the clear",
+    ),
+    "password for nobody": (
+        SUPPORT + '[spam]\nscanner = "spamd://127.0.0.1:783"\nlearn_password = "env:A"  # here',
+        "only rspamd's controller asks for a password",
+    ),
+    "secret of the scanner": (
+        SUPPORT + '[spam]\nscanner = "rspamd+http://localhost:1"\nlearn_password = "file:/none"  # here',
+        "/none does not exist",
+    ),
+    "score that nobody gives": (
+        SUPPORT + '[[rule]]\nname = "a"\n[rule.if]\nany = [{ class = "list" }, { spam_score_over = 4 }]  # here\n'
+        '[rule.then]\ntags = ["x"]',
+        'spam_score_over is never answered: there is no scanner; name one, [spam] scanner = "…"',
+    ),
     "rule behind the last": (
         SUPPORT + '[[rule]]\nname = "a"\nstop = true\n[[rule]]  # here\nname = "b"\nstop = true',
         'rule "b" is never looked at: the rule of line 14 stops all mail',
