@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import stat
+import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -74,6 +78,43 @@ def test_the_owner_stays(config_path: Path, rules: Path) -> None:
     os.chown(rules, 4711, 4712)
     edition.revise(config_path, rename)
     assert (rules.stat().st_uid, rules.stat().st_gid) == (4711, 4712)
+
+
+@pytest.fixture
+def open_site() -> Iterator[Path]:
+    """A site in a directory that everybody may enter and write into; the files are root's."""
+    directory = Path(tempfile.mkdtemp())
+    directory.chmod(0o777)
+    write(directory, SUPPORT)
+    for path in directory.iterdir():
+        path.chmod(0o644)
+    yield directory / "gateway.toml"
+    shutil.rmtree(directory)
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+@pytest.mark.parametrize("mode", [0o777, 0o755], ids=["the file is another's", "the directory is another's"])
+def test_who_cannot_keep_its_owner_cannot_replace_it(open_site: Path, mode: int) -> None:
+    open_site.parent.chmod(mode)
+    with as_nobody(), pytest.raises(CommandError, match=r"cannot be replaced.*; run this as its owner or root"):
+        edition.revise(open_site, rename)
+    assert (open_site.parent / "rules.toml").read_text() == SUPPORT
+    assert sorted(path.name for path in open_site.parent.iterdir()) == ["gateway.toml", "rules.toml"]
+
+
+def test_what_is_not_utf8_is_left_alone(config_path: Path, rules: Path) -> None:
+    rules.write_bytes(b"# \xff\n")
+    with pytest.raises(CommandError, match="not UTF-8"):
+        edition.revise(config_path, rename)
 
 
 def test_a_link_stays_a_link(config_path: Path, rules: Path, tmp_path: Path) -> None:
