@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -25,7 +26,7 @@ from gateway.mime.scan import HeaderFacts
 from gateway.model import Authentication
 from gateway.rules import authenticity, authres, dmarc, received, signatures, spf
 from gateway.rules.authres import Said
-from gateway.rules.dmarc import Dmarc
+from gateway.rules.dmarc import Dmarc, Identifiers
 from gateway.rules.dns import Kind, Question, Unanswered
 from gateway.rules.signatures import Sealed, Signed
 from gateway.rules.spf import Spf
@@ -59,22 +60,26 @@ class Authenticator:
     async def authenticate(
         self, raw_of: RawOf, facts: HeaderFacts, touchpoint: Touchpoint, config: Config
     ) -> Authentication:
-        """Return what is known about the sender. `raw_of`: the whole message; may raise Unavailable. Never raises."""
+        """Return what is known about the sender. `raw_of`: the whole message; may raise Unavailable."""
         profile = PROFILES[touchpoint.provider]
         said = authres.read(facts, touchpoint.authserv_ids or profile.authserv_ids)
+        told = authenticity.of_provider(said, touchpoint.provider) if said is not None else None
         inbound = config.gateway.inbound
-        if said is not None and (said.dmarc or inbound.authentication == "provider"):
-            return authenticity.of_provider(said, touchpoint.provider)
         if inbound.authentication == "provider":
-            return Authentication()
-        came_at = _came_at(facts) or datetime.fromtimestamp(self._now(), UTC)
-        if datetime.fromtimestamp(self._now(), UTC) - came_at > _FRESH:
-            if said is not None:
-                return authenticity.of_provider(said, touchpoint.provider)
-            return Authentication(detail="it came too long ago to ask the DNS about it")
+            return told or Authentication()
+        now = datetime.fromtimestamp(self._now(), UTC)
+        came_at = _came_at(facts) or now
+        if now - came_at > _FRESH:
+            return told or Authentication(detail="it came too long ago to ask the DNS about it")
         look = _Look(self, raw_of, facts, said, profile, came_at)
         with trio.move_on_after(TOGETHER):
+            if told is not None and told.dmarc:
+                if told.dmarc == "fail":
+                    told = await look.reconsider(told, inbound.trusted_sealers, self._ready(inbound.resolvers))
+                return told
             await look.take(touchpoint.provider, inbound.trusted_sealers, self._ready(inbound.resolvers))
+        if told is not None and told.dmarc:
+            return told
         return look.found or look.unfinished(touchpoint.provider)
 
     def _ready(self, servers: tuple[str, ...]) -> Resolver:
@@ -133,6 +138,20 @@ class _Look:
         if self._dmarc.result in ("fail", "temperror") and trusted:
             via = await self._find_sealer(trusted, resolver)
         self.found = self._sum_up(provider, via)
+
+    async def reconsider(self, told: Authentication, trusted: Sequence[str], resolver: Resolver) -> Authentication:
+        """Return a provider's "fail" with what it leaves open: what the author asks for, and who passed it on."""
+        policy = told.policy
+        if not policy:
+            policy = (await resolver.settle(dmarc.evaluate(self._authors, Identifiers()))).policy
+        if trusted:
+            self._dmarc = Dmarc("fail", policy)
+            if via := await self._find_sealer(trusted, resolver):
+                by = f"{told.by} and {authenticity.US}"
+                return replace(
+                    told, dmarc="pass", policy="", by=by, detail=f"{told.detail}: {via} vouches for it (ARC)"
+                )
+        return replace(told, policy=policy)
 
     def unfinished(self, provider: str) -> Authentication:
         """Return what is known when the time is over."""
