@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_address
 
 from hypothesis import given, settings
@@ -153,6 +154,10 @@ def test_hostile_headers_of_the_largest_size_take_no_time() -> None:
                 assert time.process_time() - began < 0.25, (what, name)  # tens of milliseconds on a slow machine
 
 
+def _always(record: str, question: Question) -> Answer:
+    return (record,)
+
+
 def test_hostile_records_take_no_time() -> None:
     for record in (
         "v=spf1 " + "%{" * 4_000,
@@ -165,6 +170,6 @@ def test_hostile_records_take_no_time() -> None:
         "v=DMARC1" + ";" * 60_000,
     ):
         began = time.process_time()
-        run(spf.check(ip_address("192.0.2.1"), "joe@a.example", "h.example"), lambda question, text=record: (text,))
+        run(spf.check(ip_address("192.0.2.1"), "joe@a.example", "h.example"), partial(_always, record))
         dmarc.parse(record)
         assert time.process_time() - began < 0.25, record[:40]
