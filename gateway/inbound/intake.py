@@ -54,7 +54,7 @@ UNREAD_SUBJECT = "(a message that could not be read)"
 # Who writes from an address, or answers from it by a machine, has a mailbox there
 _FROM_PEOPLE = frozenset({MessageClass.HUMAN, MessageClass.AUTO_REPLY})
 LOOKS_TOGETHER = 32  # messages of one batch that are looked at concurrently
-LOOKS_LONGEST = 30.0  # seconds for all of a batch: it is stored, and has to go on
+LOOKS_LONGEST = 30.0  # seconds for all of a batch, and as many more as it has tens of messages: it has to go on
 _RETRY_SECONDS = (1, 5, 15, 60)  # for messages that are stored and could not be routed; the last one repeats
 
 _Seen = tuple[HeaderFacts, Findings, tuple[Step, ...]] | Exception  # the steps tell how finding out went
@@ -324,7 +324,7 @@ class Intake:
                     raise
 
         if waiting:
-            with trio.move_on_after(LOOKS_LONGEST):
+            with trio.move_on_after(LOOKS_LONGEST + len(waiting) / 10):
                 async with trio.open_nursery() as nursery:
                     for each in waiting:
                         nursery.start_soon(one, *each)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from gateway.bridge import open_bridge
 from gateway.config import Config, Touchpoint, load
 from gateway.config.rules_file import Spam
 from gateway.errors import Unavailable
@@ -27,6 +30,7 @@ from gateway.model import Arrival, Authentication, Location, Score
 from gateway.state import conversations, correspondents, folders, raw
 from gateway.state.folders import Folder, Opening
 from gateway.state.store import Store, Tuning
+from gateway.workers import WorkerPool
 
 AT = datetime(2026, 11, 23, 10, tzinfo=UTC)
 TOUCHPOINT = """
@@ -279,7 +283,7 @@ async def test_a_batch_has_a_limit_of_its_own(
     store: Store, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intake_module, "LOOKS_TOGETHER", 1)
-    monkeypatch.setattr(intake_module, "LOOKS_LONGEST", 0.2)
+    monkeypatch.setattr(intake_module, "LOOKS_LONGEST", -1.8)
     silent = Knowing(trio.sleep_forever)
     room = Room(store, configure(""), authenticator=silent)
     with trio.fail_after(10):
@@ -316,3 +320,24 @@ async def test_while_the_store_is_away_nothing_is_decided(
     monkeypatch.undo()
     assert await room.intake.resume() == 1
     assert room.row(arrival.id)["queues"] == ["newcomers"]
+
+
+async def test_a_worker_process_reads_and_may_end_badly(store: Store, configure: Configure) -> None:
+    rules = '[[rule]]\nname = "a"\nif = { attachment_name = "*.exe" }\nthen = { queue = "x" }\n'
+    content = b"Content-Type: x/y; name=a.exe\r\nFrom: a@b.example\r\nMessage-ID: <%d@c>\r\n\r\nMZ"
+    async with open_bridge() as bridge:
+        workers = WorkerPool(processes=1)
+
+        async def read(message: bytes) -> Content:
+            job = reading.read if b"<2@c>" not in message else _die
+            return await bridge.call(partial(workers.run, job, message, timeout=30))  # type: ignore[arg-type]
+
+        room = Room(store, configure(rules), read=read)
+        queues = [(await room.take(content % number))[0] for number in (1, 2, 3)]
+        await bridge.call(workers.close)
+    assert [row["queues"] for row in queues] == [["x"], ["support"], ["x"]]
+    assert "ended with exit code 3" in queues[1]["trail"]["content"]
+
+
+def _die(message: bytes) -> Content:
+    os._exit(3)
