@@ -293,6 +293,11 @@ def test_who_is_blocked_is_found_by_address_and_by_domain_there_and_everywhere()
     assert known.find("billing", ["a@mixed.example"]) == ""
     assert known.find(T, []) == known.find(T, ["", "no address"]) == Blocks().find(T, ["a@b.example"]) == ""
     known.learn("billing", "*@mixed.example")
+    known.learn("", "*@xn--mnchen-3ya.example")
+    for written in ("a@MÜNCHEN.example", "a@xn--mnchen-3ya.example", "a@münchen.example."):
+        assert known.find(T, [written]) == "*@xn--mnchen-3ya.example"
+    known.forget("", "*@xn--mnchen-3ya.example")
+    assert known.find(T, ["a@münchen.example"]) == ""
     assert known.find("billing", ["a@mixed.example"]) == "*@mixed.example"
     known.forget("", "bad@worse.example")
     known.forget("", "bad@worse.example")
