@@ -90,6 +90,7 @@ def _explain_file(ask: client.Ask, options: argparse.Namespace, raw: bytes) -> l
 
 def _explain_stored(ask: client.Ask, options: argparse.Namespace) -> list[dict[str, Any]]:
     from gateway.cli import judging
+    from gateway.model import to_ms
     from gateway.rules.explaining import same_place
     from gateway.state.blocks import Blocks
 
@@ -112,7 +113,9 @@ def _explain_stored(ask: client.Ask, options: argparse.Namespace) -> list[dict[s
         print(gone, file=sys.stderr)
         return shown
     if touchpoint != found["touchpoint"]:
-        case = replace(case, existing=())
+        since = ask("judged.sender", touchpoint=touchpoint, address=case.facts.from_.address)
+        known = since is not None and since < to_ms(case.findings.at or datetime.now(UTC))
+        case = replace(case, existing=(), findings=replace(case.findings, known_sender=known))
     steps, outcome = _judged(judge, case)
     now = datetime.now(UTC)
     same = "" if was is None else ", as then" if same_place(was, outcome) else ", not as then"

@@ -14,7 +14,8 @@ from typing import Any, Final
 from gateway.mime.scan import HEADER_LIMIT
 from gateway.model import from_ms, show_id
 
-PAGE: Final = 200  # messages of one look, by which headers of a megabyte or so are read
+PAGE: Final = 100  # messages of one look
+PAGE_BYTES: Final = 512 * 1024  # of headers, in base64: an answer is made on the thread that mail waits for
 
 _JUDGED: Final = (
     "SELECT message.id, message.touchpoint, origin, state, size, internal_at, routed_at, placeholder, subject, sender,"
@@ -45,10 +46,15 @@ def page(db: sqlite3.Connection, after: int) -> list[dict[str, Any]]:
     `head`: the header in base64, None where the bytes are no longer kept. `known_since`: when the sender was first met
     (ms). `findings`, `trail`: as they are stored.
     """
-    rows = db.execute(
-        f"{_JUDGED} AND message.id > ? AND state = 'routed' ORDER BY message.id LIMIT ?", (after, PAGE)
-    ).fetchall()
-    return [_shown(db, row) for row in rows]
+    found: list[dict[str, Any]] = []
+    size = 0
+    rows = db.execute(f"{_JUDGED} AND message.id > ? AND state = 'routed' ORDER BY message.id LIMIT ?", (after, PAGE))
+    for row in rows:
+        found.append(_shown(db, row))
+        size += len(found[-1]["head"] or "")
+        if size > PAGE_BYTES:
+            break
+    return found
 
 
 def known_since(db: sqlite3.Connection, touchpoint: str, address: str) -> int | None:

@@ -54,13 +54,14 @@ def life_of(db: sqlite3.Connection, id: int, stopped: Stopped) -> list[Step] | N
 def _inbound(db: sqlite3.Connection, id: int) -> Iterator[Step]:
     row = db.execute(
         "SELECT touchpoint, origin, state, tries, size, internal_at, arrived_at, routed_at, placeholder, subject,"
-        " sender, sender_name, conversation, quarantine, reviewed_at, discarded, trail, note FROM message WHERE id = ?",
+        " sender, sender_name, conversation, quarantine, reviewed_at, discarded, trail, note, pruned_at FROM message"
+        " WHERE id = ?",
         (id,),
     ).fetchone()
     if row is None:
         return
     touchpoint, origin, state, tries, size, internal_at, arrived_at, routed_at, placeholder, subject, *rest = row
-    sender, name, conversation, quarantine, reviewed_at, discarded, trail, note = rest
+    sender, name, conversation, quarantine, reviewed_at, discarded, trail, note, pruned_at = rest
     author = _author(sender, name)
     if origin == "notice":
         yield _step(arrived_at, "notice", _line(author, touchpoint, subject), f"{size} bytes", id)
@@ -75,6 +76,8 @@ def _inbound(db: sqlite3.Connection, id: int) -> Iterator[Step]:
         yield _step(routed_at, "note", str(note), "", id)
     if reviewed_at is not None:
         yield _step(reviewed_at, "quarantine", "decided by a person", "confirmed" if quarantine else "released", id)
+    if pruned_at is not None:
+        yield _step(pruned_at, "pruned", "it was in quarantine for its time", "its bytes are no longer kept", id)
     yield from _what_followed(db, id, conversation)
     if state == "arrived":
         yield _step(None, "now", f"{tries} tries to route it have begun", "waits to be routed", id)
@@ -85,7 +88,7 @@ def _inbound(db: sqlite3.Connection, id: int) -> Iterator[Step]:
             None, "now", f"conversation {shown}", _place(db, quarantine, reviewed_at, discarded, conversation), id
         )
     yield from _at_provider(db, id)
-    if db.execute("SELECT 1 FROM chunk WHERE id = ?", (id << 16,)).fetchone() is None:
+    if pruned_at is None and db.execute("SELECT 1 FROM chunk WHERE id = ?", (id << 16,)).fetchone() is None:
         yield _step(None, "now", "its bytes are no longer kept", "", id)
 
 
