@@ -67,4 +67,4 @@ def make_score(by: str, value: object, symbols: Iterable[object]) -> Score:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise Unavailable(f"{by} has not answered with a number")
     names = (clean(str(symbol), _SYMBOL_LETTERS) for symbol in symbols)
-    return Score(float(value), by, tuple(name for name in names if name)[:_SYMBOLS])
+    return Score(value + 0.0, by, tuple(name for name in names if name)[:_SYMBOLS])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from email.message import EmailMessage
 from typing import Any
 
 import pytest
@@ -17,29 +16,10 @@ from gateway.inbound.scanner import Scanner
 from gateway.inbound.scoring import Letter
 from gateway.model import Score
 from tests.support.daemon import Daemon, Site
+from tests.support.lures import GTUBE, LURE, ORDER, lure
 from tests.support.provider import Provider
-from tests.support.rspamd import GTUBE, Rspamd
+from tests.support.rspamd import Rspamd
 from tests.support.waiting import wait_until
-
-LURE = (
-    "Dear winner, the lottery board has chosen your mailbox for a prize of many millions. Send your bank details to"
-    " claim this unbelievable prize before Friday, or another lucky winner collects the money in your place."
-)
-ORDER = (
-    "Dear support, the printer that we bought from you in March does not find its paper tray any more. We have cleaned"
-    " the sensor as your handbook says on page twelve. Could you send a technician to our office next week?"
-)
-
-
-def letter(text: str, number: int = 1, subject: str = "A question") -> bytes:
-    message = EmailMessage()
-    message["From"] = "Customer <customer@clients.example>"
-    message["To"] = "support@support.example"
-    message["Subject"] = f"{subject} {number}"
-    message["Date"] = "Mon, 23 Nov 2026 10:00:00 +0000"
-    message["Message-ID"] = f"<{subject.replace(' ', '-')}.{number}@clients.example>"
-    message.set_content(f"{text}\n\nNumber {number}.\n")
-    return message.as_bytes().replace(b"\n", b"\r\n")
 
 
 def spam_of(rspamd: Rspamd, **keys: Any) -> Spam:
@@ -79,48 +59,48 @@ def rspamd() -> Iterator[Rspamd]:
 
 async def test_it_tells_spam_from_a_question(shared_rspamd: Rspamd) -> None:
     scanner, spam = Scanner(), spam_of(shared_rspamd)
-    lure = await ask(scanner, spam, letter(GTUBE))
-    assert lure.by == "rspamd"
-    assert lure.value > 10
-    question = await ask(scanner, spam, letter(ORDER))
+    bad = await ask(scanner, spam, lure(GTUBE))
+    assert bad.by == "rspamd"
+    assert bad.value > 10
+    question = await ask(scanner, spam, lure(ORDER))
     assert question.value < 2
 
 
 async def test_that_we_are_no_mail_server_costs_a_message_nothing(shared_rspamd: Rspamd) -> None:
     told = {"return_path": "customer@clients.example", "recipient": "support@support.example", "helo": "mx.example"}
     for ip in ("", "192.0.2.7", "2001:db8::7"):
-        score = await ask(Scanner(), spam_of(shared_rspamd), letter(ORDER), ip=ip, **told)
+        score = await ask(Scanner(), spam_of(shared_rspamd), lure(ORDER), ip=ip, **told)
         assert not {"HFILTER_HOSTNAME_UNKNOWN", "RDNS_NONE"} & set(score.symbols), ip
         assert score.value < 4, ip
 
 
 async def test_what_a_stranger_has_written_into_the_envelope_does_no_harm(shared_rspamd: Rspamd) -> None:
     for path in ("a@b.example\r\nSettings: {}", "jürgen@bücher.example", "\x00", "a" * 5_000, "<>", "@@", "%00", ""):
-        score = await ask(Scanner(), spam_of(shared_rspamd), letter(ORDER), return_path=path, helo=path, ip="192.0.2.7")
+        score = await ask(Scanner(), spam_of(shared_rspamd), lure(ORDER), return_path=path, helo=path, ip="192.0.2.7")
         assert score.value < 6, (path, score)
 
 
 async def test_it_learns_both_ways_and_is_told_again_without_harm(rspamd: Rspamd) -> None:
     scanner, spam = Scanner(), spam_of(rspamd)
-    before = await ask(scanner, spam, letter(LURE, 9))
+    before = await ask(scanner, spam, lure(LURE, 9))
     for number in (1, 2):
-        assert await scanner.learn(spam, letter(LURE, number), is_spam=True) == ""
-        assert await scanner.learn(spam, letter(ORDER, number), is_spam=False) == ""
-    after = await ask(scanner, spam, letter(LURE, 9))
+        assert await scanner.learn(spam, lure(LURE, number), is_spam=True) == ""
+        assert await scanner.learn(spam, lure(ORDER, number), is_spam=False) == ""
+    after = await ask(scanner, spam, lure(LURE, 9))
     assert "BAYES_SPAM" in after.symbols
     assert after.value > before.value + 1
-    assert "BAYES_HAM" in (await ask(scanner, spam, letter(ORDER, 9))).symbols
-    assert await scanner.learn(spam, letter(LURE, 1), is_spam=True) == "", "it knows already"
-    assert "denied" in await scanner.learn(spam, letter(LURE, 3), is_spam=True), "that is clear to it"
+    assert "BAYES_HAM" in (await ask(scanner, spam, lure(ORDER, 9))).symbols
+    assert await scanner.learn(spam, lure(LURE, 1), is_spam=True) == "", "it knows already"
+    assert "denied" in await scanner.learn(spam, lure(LURE, 3), is_spam=True), "that is clear to it"
     for number in (1, 2):  # somebody has thought better of it
-        assert await scanner.learn(spam, letter(LURE, number), is_spam=False) == ""
-    assert "BAYES_SPAM" not in (await ask(scanner, spam, letter(LURE, 9))).symbols
+        assert await scanner.learn(spam, lure(LURE, number), is_spam=False) == ""
+    assert "BAYES_SPAM" not in (await ask(scanner, spam, lure(LURE, 9))).symbols
 
 
 async def test_a_worker_that_only_scores_takes_no_lesson(shared_rspamd: Rspamd) -> None:
     spam = spam_of(shared_rspamd, learn_at=shared_rspamd.scanner)
     with pytest.raises(Unavailable, match="invalid command"):
-        await Scanner().learn(spam, letter(LURE), is_spam=True)
+        await Scanner().learn(spam, lure(LURE), is_spam=True)
 
 
 async def test_a_controller_that_wants_a_password_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,32 +108,32 @@ async def test_a_controller_that_wants_a_password_gets_it(monkeypatch: pytest.Mo
     try:
         rspamd.start()
         with pytest.raises(Unavailable, match="answers 401"):
-            await Scanner().learn(spam_of(rspamd), letter(LURE), is_spam=True)
+            await Scanner().learn(spam_of(rspamd), lure(LURE), is_spam=True)
         monkeypatch.setenv("RSPAMD_PASSWORD", "opensesame")
         spam = spam_of(rspamd, learn_password="env:RSPAMD_PASSWORD")
-        assert await Scanner().learn(spam, letter(LURE), is_spam=True) == ""
+        assert await Scanner().learn(spam, lure(LURE), is_spam=True) == ""
     finally:
         rspamd.close()
 
 
 async def test_one_that_is_frozen_or_dead_holds_nobody_up_and_is_asked_again_when_it_is_back(rspamd: Rspamd) -> None:
     scanner, spam = Scanner(), spam_of(rspamd, scanner_timeout="500 ms")
-    assert (await ask(scanner, spam, letter(GTUBE))).value > 10
+    assert (await ask(scanner, spam, lure(GTUBE))).value > 10
     rspamd.freeze()
     began = time.monotonic()
     with pytest.raises(Unavailable, match=r"not answered within 0\.5 s"):
-        await ask(scanner, spam, letter(GTUBE))
+        await ask(scanner, spam, lure(GTUBE))
     assert time.monotonic() - began < 5
     rspamd.thaw()
-    assert (await ask(scanner, spam, letter(GTUBE))).value > 10
+    assert (await ask(scanner, spam, lure(GTUBE))).value > 10
     rspamd.kill()
     with pytest.raises(Unavailable, match=r"cannot be reached: Connection refused|has broken"):
-        await ask(scanner, spam, letter(GTUBE))
+        await ask(scanner, spam, lure(GTUBE))
     rspamd.start()
     with trio.fail_after(30):
         while True:
             try:
-                assert (await ask(scanner, spam, letter(GTUBE))).value > 10
+                assert (await ask(scanner, spam, lure(GTUBE))).value > 10
                 break
             except Unavailable:
                 await trio.sleep(0.05)
@@ -183,7 +163,7 @@ def test_spam_goes_to_quarantine_and_judgements_are_taught(
     daemon = make_daemon(site_of(provider, rspamd))
     daemon.start()
     daemon.wait_connected("support")
-    deliver(provider, letter(GTUBE, 1, "Spam"), letter(ORDER, 2, "Order"), letter(GTUBE, 3, "Wanted"))
+    deliver(provider, lure(GTUBE, 1, "Spam"), lure(ORDER, 2, "Order"), lure(GTUBE, 3, "Wanted"))
     wait_until(lambda: len(daemon.conversations()) == 3, "all three are placed", state=daemon.log_tail)
     by_subject = {one["subject"]: one for one in quarantined(daemon)}
     assert set(by_subject) == {"Spam 1", "Wanted 3"}
@@ -207,7 +187,7 @@ def test_a_lesson_waits_for_a_scanner_that_is_away_and_outlives_the_daemon(
     daemon = make_daemon(site_of(provider, rspamd))
     daemon.start()
     daemon.wait_connected("support")
-    deliver(provider, letter(GTUBE, 1, "Spam"))
+    deliver(provider, lure(GTUBE, 1, "Spam"))
     spam = wait_until(lambda: quarantined(daemon), "it is in quarantine", state=daemon.log_tail)
     rspamd.stop()
     daemon.ask("quarantine.confirm", id=spam[0]["id"])
@@ -240,7 +220,7 @@ def test_mail_goes_on_while_the_scanner_freezes_dies_and_comes_back(
         """Deliver some, one after the other, and note how long each took to be placed."""
         for _ in range(number):
             began = time.monotonic()
-            deliver(provider, letter(GTUBE, len(waits), subject))
+            deliver(provider, lure(GTUBE, len(waits), subject))
             wait_until(lambda: len(daemon.conversations()) > len(waits), f"{subject} is placed", state=daemon.log_tail)
             waits.append(time.monotonic() - began)
 

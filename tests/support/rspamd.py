@@ -40,8 +40,6 @@ statfile {{ symbol = "BAYES_SPAM"; spam = true; path = "{home}/db/spam.sqlite"; 
 """,
 }
 
-GTUBE = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"  # every scanner calls this spam
-
 
 class Rspamd:
     """`port`: of the worker that scores; `controller_port`: of the one that learns. `password`: which that one wants.
