@@ -381,6 +381,9 @@ class Daemon:
             and not self._health.touchpoint(touchpoint_id).connected
             and self._supervisor.age(touchpoint_id, kind) > _JUST_BEGUN
         ]
+        for changed in changes.touchpoints:
+            if any(key.startswith("auto_reply") for key in changed.keys):  # if it still holds, the next mail tells
+                self._health.clear(changed.name, "auto-reply")
         await self._set_touchpoints(waiting)
         await self._try_lanes()
         events.say("reloaded", changes=[str(line) for line in changes.lines()])
