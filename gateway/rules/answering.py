@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
@@ -25,6 +26,7 @@ from gateway.rules.classify import auto_submitted
 TOKEN_FIELD: Final = "X-Mail-Gateway-Answer"
 _TOKEN_FIELD: Final = TOKEN_FIELD.lower()
 _TOKEN_LETTERS: Final = 20
+_DOMAIN_LETTERS: Final = 255
 _KEY_LETTERS: Final = 254  # of an address in the ledger: RFC 5321 §4.5.3.1.3
 
 _ADDRESSED: Final = ("to", "cc", "bcc", "resent-to", "resent-cc", "resent-bcc")  # RFC 5230 §4.5
@@ -164,9 +166,9 @@ def _sender(asked: Asked) -> str:
     writers = [facts.return_path or "", *(box.address for box in (*facts.authors, *facts.reply_to) if box.address)]
     if facts.sender is not None:
         writers.append(facts.sender.address)
-    ours = {_key(one) for one in asked.ours}
+    ours = _names_of_all(frozenset(asked.ours))
     for address in writers:
-        if _key(address) in ours:
+        if _plain(address) in ours:
             return f"{address} is one of ours"
         if _MACHINES.fullmatch(_BATV.sub("", address.rpartition("@")[0][:_KEY_LETTERS])):
             return f"{address} is no person's"
@@ -176,8 +178,8 @@ def _sender(asked: Asked) -> str:
 def _stranger(asked: Asked) -> str:
     """What a person wrote, and not to us; or what somebody else wrote in that person's name."""
     facts = asked.facts
-    own = {_key(one) for one in asked.own}
-    if not any(_key(box.address) in own for name in _ADDRESSED if facts.has(name) for box in facts.mailboxes(name)):
+    own = _names(asked.own)
+    if not any(_plain(box.address) in own for name in _ADDRESSED if facts.has(name) for box in facts.mailboxes(name)):
         return "it is not addressed to the touchpoint"
     authentication = asked.findings.authentication
     if authentication is not None and authentication.fails_by_policy:
@@ -193,16 +195,41 @@ def _addressee(facts: HeaderFacts) -> Addressee:
     return Addressee(path, name, tuple(keys))
 
 
-def _key(address: str) -> str:
-    """Return what the spellings of one person's address have in common: case, the part behind a `+`, the day's tag of
-    BATV, and the letters of the domain.
+def _plain(address: str) -> str:
+    """Return what the spellings of one person's address have in common: case, the part behind a `+`, and the day's tag
+    of BATV.
     """
     local, at, domain = address.strip().lower().rpartition("@")
     local = _BATV.sub("", local)
-    if not domain.isascii():
+    return f"{local.partition('+')[0] or local}{at}{domain}"
+
+
+def _key(address: str) -> str:
+    """Return that with the domain in ASCII. For few addresses: a domain of other letters costs half a millisecond."""
+    local, at, domain = _plain(address).rpartition("@")
+    if not domain.isascii() and len(domain) <= _DOMAIN_LETTERS:
         with suppress(UnicodeError):
             domain = domain.encode("idna").decode("ascii")
-    return f"{local.partition('+')[0] or local}{at}{domain}"
+    return f"{local}{at}{domain}"
+
+
+def _names(addresses: Iterable[str]) -> frozenset[str]:
+    """Return these as `_plain`, with their domains also in the form that was not given: ours are few and known, and a
+    header may hold thousands that would have to be brought into one form.
+    """
+    found: set[str] = set()
+    for address in addresses:
+        local, at, domain = (key := _key(address)).rpartition("@")
+        found |= {_plain(address), key}
+        if "xn--" in domain:
+            with suppress(UnicodeError):
+                found.add(f"{local}{at}{domain.encode('ascii').decode('idna').lower()}")
+    return frozenset(found)
+
+
+@lru_cache(maxsize=2)
+def _names_of_all(addresses: frozenset[str]) -> frozenset[str]:
+    return _names(addresses)
 
 
 def references_for(facts: HeaderFacts) -> Sequence[str]:

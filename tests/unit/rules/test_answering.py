@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from encodings import idna
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,29 @@ def test_hours_and_rules_come_before_what_the_message_says() -> None:
     assert decide_answer(replace(machine, verdict=replace(machine.verdict, auto_reply=True))) == (
         "Auto-Submitted: auto-replied"
     )
+
+
+@pytest.mark.parametrize("own", ["support@münchen.example", "support@xn--mnchen-3ya.example"])
+@pytest.mark.parametrize("written", ["Support@MÜNCHEN.example", "support+tag@xn--mnchen-3ya.example"])
+def test_our_own_domain_is_known_in_both_its_forms(own: str, written: str) -> None:
+    raw = f"Return-Path: <c@customer.example>\r\nFrom: c@customer.example\r\nTo: {written}\r\n\r\nHello".encode()
+    question = asked(raw)
+    ours = frozenset({own})
+    assert isinstance(decide_answer(replace(question, own=ours, ours=ours)), Addressee)
+    again = replace(question, facts=scan(raw.replace(b"From: c@customer.example", f"From: {written}".encode())))
+    assert "one of ours" in str(decide_answer(replace(again, own=ours, ours=ours)))
+
+
+def test_a_header_full_of_domains_of_other_letters_costs_no_more_than_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    to_ascii = idna.ToASCII
+
+    def counted(label: str) -> bytes:
+        done.append(label)
+        return to_ascii(label)
+
+    monkeypatch.setattr(idna, "ToASCII", counted)
+    strangers = ", ".join(f"a{number}@{chr(233) * 60}.example" for number in range(300))
+    raw = f"Return-Path: <c@customer.example>\r\nFrom: c@customer.example\r\nTo: {strangers}\r\n\r\nHello".encode()
+    assert decide_answer(asked(raw)) == "it is not addressed to the touchpoint"
+    assert len(done) < 10
