@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from gateway import events
@@ -27,7 +27,6 @@ from gateway.state.store import Store
 
 _KEY_BITS: Final = 62  # the store's numbers are signed
 _NEVER: Final = Wish(Notify(0))  # nobody wants to hear what became of it
-_MS: Final = 1000
 _INLINE_LETTERS: Final = 8 * 1024  # of the templates; up to here an answer costs less than two milliseconds
 
 
@@ -89,8 +88,7 @@ class AutoReplies:
         addressee = decide_answer(asked)
         if isinstance(addressee, str):
             return Step(STEP, addressee, NONE)
-        every = round(reply.every.total_seconds() * _MS)
-        if await self._store.read(answers.was_answered, touchpoint.id, addressee.keys, to_ms(at) - every):
+        if await self._store.read(answers.was_answered, touchpoint.id, addressee.keys, to_ms(at) - _ms(reply.every)):
             return Step(STEP, "its sender has had one in this period", NONE)
         return await self._compose(touchpoint, reply, config, facts, addressee, key, internal_at, at, is_open)
 
@@ -144,7 +142,7 @@ class AutoReplies:
             submission=submission,
             chunks=await raw.stage(self._store, id, composed.raw),
             keys=addressee.keys,
-            every=round(reply.every.total_seconds() * _MS),
+            every=_ms(reply.every),
             begins_only=reply.on == "new-conversation",
             most_per_hour=reply.most_per_hour,
             internal_at=to_ms(internal_at),
@@ -179,6 +177,10 @@ class AutoReplies:
             own = (touchpoint.addresses for touchpoint in config.touchpoints.values())
             self._ours = (config, frozenset().union(*own))
         return self._ours[1]
+
+
+def _ms(time: timedelta) -> int:
+    return round(time.total_seconds() * 1000)
 
 
 def _hours(config: Config, reply: AutoReply, at: datetime) -> tuple[bool, bool]:
