@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 LINKED: Final = "linked"  # in a rule's `queue`: the touchpoint's own queues
 UNREAD_TAG: Final = "unreadable"
 DMARC_TAG: Final = "dmarc-fail"  # on mail whose sender is not who it says, by the word of the sender's own domain
+_WILD: Final = frozenset("*@")
 _SHOWN_DETAIL: Final = 600  # characters
 _EXPLAINED_DETAIL: Final = 8_000  # characters: all of a condition
 _SYMBOLS_SHOWN: Final = 8
@@ -79,17 +80,23 @@ class _Draft:
 
 
 class SenderList:
-    """Addresses and patterns such as `*@domain`. An address by itself is one lookup, however long the list."""
+    """Addresses, `*@domain`, and other patterns. The first two are one lookup, however long the list: a message may
+    name 500 authors.
+    """
 
     def __init__(self, patterns: Collection[str]) -> None:
         self._exact = frozenset(one for one in patterns if "*" not in one)
-        self._globs = tuple((one, tuple(one.split("*"))) for one in patterns if "*" in one)
+        self._domains = frozenset(one for one in patterns if one.startswith("*@") and not _WILD & set(one[2:]))
+        self._globs = tuple((one, tuple(one.split("*"))) for one in patterns if "*" in one and one not in self._domains)
 
     def find(self, addresses: Collection[str]) -> tuple[str, str] | None:
         """Return (address, pattern) of the first hit. Addresses and patterns in lower case."""
         for address in addresses:
             if address in self._exact:
                 return address, address
+            _, at, domain = address.rpartition("@")
+            if at and (whole := f"*@{domain}") in self._domains:
+                return address, whole
             for pattern, parts in self._globs:
                 if matches_glob(parts, address):
                     return address, pattern

@@ -13,9 +13,9 @@ from gateway.config.conditions import If
 from gateway.config.rules_file import RulesFile
 from gateway.mime.scan import scan
 from gateway.model import Attachment, Authentication, Findings, MessageClass, Score, Verdict
-from gateway.rules.chain import Chain
+from gateway.rules.chain import Chain, SenderList
 from gateway.rules.classify import classify
-from gateway.rules.match import Compiler, Evidence, Need, Pattern
+from gateway.rules.match import Compiler, Evidence, Need, Pattern, matches_glob
 
 Made = list[tuple[dict[str, Any], dict[str, Any], bool]]  # condition, action, stop
 LETTERS = "abAB .@?ßü"
@@ -191,3 +191,21 @@ def test_every_message_has_a_class(raw: bytes) -> None:
     found, step = classify(scan(raw), frozenset({"t@example.com"}))
     assert step.verdict == found.value
     assert step.detail
+
+
+_LETTERS = "ab.@"
+
+
+@given(
+    patterns=st.lists(st.text(_LETTERS + "*", min_size=1, max_size=6) | st.text("ab.", max_size=3).map("*@{}".format)),
+    address=st.text(_LETTERS, max_size=6),
+)
+def test_a_list_of_senders_holds_whom_one_of_its_patterns_matches(patterns: list[str], address: str) -> None:
+    def matches(pattern: str) -> bool:
+        return matches_glob(tuple(pattern.split("*")), address) if "*" in pattern else pattern == address
+
+    found = SenderList(patterns).find([address])
+    assert (found is not None) == any(map(matches, patterns))
+    if found is not None:
+        assert found[0] == address
+        assert matches(found[1])
