@@ -12,7 +12,7 @@ from typing import Any, Final
 from gateway.desk import Args, Command, Desk, find_touchpoint, id_of
 from gateway.errors import CommandError
 from gateway.model import id_at, read_id, show_id, to_ms
-from gateway.state import blocks, judged
+from gateway.state import answers, blocks, judged
 
 
 async def _message(desk: Desk, args: Args) -> Any:
@@ -48,9 +48,15 @@ async def _blocks(desk: Desk, args: Args) -> Any:
     return await desk.store.read(blocks.all_blocks)
 
 
+async def _answer_key(desk: Desk, args: Args) -> Any:
+    """Return the number by which automatic answers of ours are known again, None where there was none yet."""
+    return await desk.store.read(answers.find_key)
+
+
 COMMANDS: Final[Mapping[str, Command]] = {
     "judged.find": _message,
     "judged.page": _page,
     "judged.sender": _sender,
     "judged.blocks": _blocks,
+    "judged.answer_key": _answer_key,
 }

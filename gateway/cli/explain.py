@@ -16,7 +16,7 @@ from gateway.text import clean
 
 if TYPE_CHECKING:
     from gateway.cli.judging import Judge
-    from gateway.model import Step
+    from gateway.model import Step, Verdict
     from gateway.rules.explaining import Case, Outcome
 
 _DETAIL_LETTERS: Final = 8_000
@@ -84,7 +84,7 @@ def _explain_file(ask: client.Ask, options: argparse.Namespace, raw: bytes) -> l
         known_sender=since is not None and since < to_ms(now),
     )
     case = judging.message_of(raw, judge, touchpoint, findings)
-    steps, outcome = _judged(judge, case)
+    steps, outcome = _judged(ask, judge, case, now)
     return [*_shown("now", now, steps), _verdict("now", now, outcome, f"as new mail of {touchpoint}")]
 
 
@@ -116,18 +116,34 @@ def _explain_stored(ask: client.Ask, options: argparse.Namespace) -> list[dict[s
         since = ask("judged.sender", touchpoint=touchpoint, address=case.facts.from_.address)
         known = since is not None and since < to_ms(case.findings.at or datetime.now(UTC))
         case = replace(case, existing=(), findings=replace(case.findings, known_sender=known))
-    steps, outcome = _judged(judge, case)
+    steps, outcome = _judged(ask, judge, case, datetime.fromisoformat(found["at"]))
     now = datetime.now(UTC)
     same = "" if was is None else ", as then" if same_place(was, outcome) else ", not as then"
     return [*shown, *_shown("now", now, steps), _verdict("now", now, outcome, f"{touchpoint}{same}")]
 
 
-def _judged(judge: Judge, case: Case) -> tuple[list[Step], Outcome]:
+def _judged(ask: client.Ask, judge: Judge, case: Case, internal_at: datetime) -> tuple[list[Step], Outcome]:
     from gateway.rules.explaining import outcome_of, with_other_rules
 
     verdict = judge.judge(case, explain=True)
     steps = with_other_rules(verdict.trail, judge.config.rules.rules, case.touchpoint)
+    steps += _answer(ask, judge, case, verdict, internal_at)
     return steps, outcome_of(verdict, case.existing)
+
+
+def _answer(ask: client.Ask, judge: Judge, case: Case, verdict: Verdict, internal_at: datetime) -> list[Step]:
+    """Return the step that says whether there would be an automatic answer, as far as the message alone decides it."""
+    from gateway.cli import judging
+    from gateway.model import Step
+    from gateway.state.answers import NONE, STEP, key_of
+
+    if case.placeholder is not None or judge.answers(case.touchpoint) is None:
+        return []
+    key = key_of(ask("judged.answer_key"))
+    addressee = judging.decide_answer(judge, case, verdict, internal_at, key)
+    if isinstance(addressee, str):
+        return [Step(STEP, addressee, NONE)]
+    return [Step(STEP, f"to {addressee.address}, unless its sender has had one in this period", "answered")]
 
 
 def _shown(when: str, at: datetime, steps: Iterable[Step]) -> list[dict[str, Any]]:

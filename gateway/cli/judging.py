@@ -12,13 +12,14 @@ from typing import Any
 
 from gateway import config
 from gateway.cli.client import Ask
-from gateway.config import Config
+from gateway.config import AutoReply, Config
 from gateway.config.load import load_kept
 from gateway.errors import CommandError
 from gateway.mime import reading
 from gateway.mime.scan import NOTHING, HeaderFacts, scan
 from gateway.model import Findings, MessageClass, Placeholder, Step, Verdict, to_ms
-from gateway.rules import authenticity, authres, explaining
+from gateway.rules import answering, authenticity, authres, explaining
+from gateway.rules.answering import CONTINUES, Addressee, Asked, hours_of
 from gateway.rules.chain import Chain, compile_chain
 from gateway.rules.explaining import Case, Outcome
 from gateway.rules.match import Need
@@ -43,6 +44,39 @@ class Judge:
 
     def judge(self, case: Case, *, explain: bool = False) -> Verdict:
         return explaining.judge(self.chain, case, self.linked(case.touchpoint), explain=explain)
+
+    def answers(self, touchpoint: str) -> AutoReply | None:
+        """Return the automatic reply that is in force at a touchpoint."""
+        found = self.config.touchpoints.get(touchpoint)
+        if found is None or not (found.active and found.is_outbound) or found.auto_reply is None:
+            return None
+        return found.auto_reply if found.auto_reply.active else None
+
+
+def decide_answer(judge: Judge, case: Case, verdict: Verdict, internal_at: datetime, key: bytes) -> Addressee | str:
+    """Return whom to answer automatically, or why nobody is; who has had an answer is not looked at. `key`: of the
+    tokens in our own answers.
+    """
+    reply, at = judge.answers(case.touchpoint), case.findings.at or internal_at
+    if reply is None:
+        return "there is no automatic reply"
+    known = judge.config.touchpoints
+    asked = Asked(
+        facts=case.facts,
+        verdict=verdict,
+        findings=case.findings,
+        internal_at=internal_at,
+        at=at,
+        own=known[case.touchpoint].addresses,
+        ours=frozenset().union(*(touchpoint.addresses for touchpoint in known.values())),
+        max_age=reply.max_age,
+        is_wanted_now=hours_of(reply, judge.config.rules.hours, at)[1],
+        key=key,
+    )
+    decided = answering.decide_answer(asked)
+    if isinstance(decided, str) or not case.existing or reply.on == "every-message":
+        return decided
+    return CONTINUES
 
 
 # --- rules -----------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from gateway.mime.templates import TemplateFault
 from gateway.model import Envelope, Findings, Notify, OutboxKind, Step, Submission, Verdict, Wish, show_id, to_ms
 from gateway.outbound.addressing import plain
 from gateway.outbound.auto_reply import Composed, Draft, compose_answer
-from gateway.rules.answering import Addressee, Asked, decide_answer, token
+from gateway.rules.answering import Addressee, Asked, decide_answer, hours_of, token
 from gateway.state import answers, raw
 from gateway.state.answers import NONE, STEP, Answer, Given
 from gateway.state.store import Store
@@ -71,7 +71,7 @@ class AutoReplies:
         if reply is None or not reply.active or not (touchpoint.active and touchpoint.is_outbound):
             return None
         at = self._now()
-        is_open, is_wanted = _hours(config, reply, findings.at or at)
+        is_open, is_wanted = hours_of(reply, config.rules.hours, findings.at or at)
         key = await self._token_key()
         asked = Asked(
             facts=facts,
@@ -169,7 +169,7 @@ class AutoReplies:
     async def _token_key(self) -> bytes:
         if self._key is None:
             number = await self._store.submit(answers.keep_key, secrets.randbits(_KEY_BITS))
-            self._key = number.to_bytes(8, "big")
+            self._key = answers.key_of(number)
         return self._key
 
     def _own_addresses(self, config: Config) -> frozenset[str]:
@@ -181,15 +181,3 @@ class AutoReplies:
 
 def _ms(time: timedelta) -> int:
     return round(time.total_seconds() * 1000)
-
-
-def _hours(config: Config, reply: AutoReply, at: datetime) -> tuple[bool, bool]:
-    """Return whether it is open, by the hours that `when` names, or the only ones that there are; and whether now is
-    when an answer is wanted.
-    """
-    name, _, state = reply.when.rpartition(":")
-    if not name:
-        hours = list(config.rules.hours.values())
-        return (hours[0].is_open(at) if len(hours) == 1 else True), True
-    is_open = config.rules.hours[name].is_open(at)
-    return is_open, is_open == (state == "open")

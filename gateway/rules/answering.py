@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,10 +19,12 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
+from gateway.config.rules_file import AutoReply, Hours
 from gateway.mime.scan import HeaderFacts, Mailbox
 from gateway.model import Findings, MessageClass, Verdict, show_id
 from gateway.rules.classify import auto_submitted
 
+CONTINUES: Final = "it continues a conversation"  # where only new ones are answered
 TOKEN_FIELD: Final = "X-Mail-Gateway-Answer"
 _TOKEN_FIELD: Final = TOKEN_FIELD.lower()
 _TOKEN_LETTERS: Final = 20
@@ -99,6 +101,18 @@ def decide_answer(asked: Asked) -> Addressee | str:
         or _stranger(asked)
         or _addressee(facts)
     )
+
+
+def hours_of(reply: AutoReply, hours: Mapping[str, Hours], at: datetime) -> tuple[bool, bool]:
+    """Return whether it is open at `at`, by the hours that `when` names, or the only ones that there are; and whether
+    an answer is wanted then.
+    """
+    name, _, state = reply.when.rpartition(":")
+    if not name:
+        (only,) = hours.values() if len(hours) == 1 else (None,)
+        return only is None or only.is_open(at), True
+    is_open = hours[name].is_open(at)
+    return is_open, is_open == (state == "open")
 
 
 # --- our own mail again ----------------------------------------------------------------------------------------------

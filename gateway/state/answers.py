@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.model import Notify, OutboxKind, Step, Submission, show_id, to_ms
+from gateway.rules.answering import CONTINUES
 from gateway.rules.conversation import thread_key
 from gateway.state import marks, raw
 from gateway.state.lifecycle import State
@@ -103,7 +104,7 @@ def give(db: sqlite3.Connection, claims: Sequence[Claim]) -> list[Given]:
         places = [(touchpoint, key) for key in answer.keys]
         reason, is_over, is_counted = "", False, False
         if answer.begins_only and not claim.is_new:
-            reason = "it continues a conversation"
+            reason = CONTINUES
         elif answer.internal_at + _INTERNAL_MS <= watched.get(claim.message, 0):
             reason = "it is older than the first watch"
         elif any(claim.at - last[place] < answer.every for place in places if place in last):
@@ -184,6 +185,15 @@ def _first_watched(db: sqlite3.Connection, messages: Sequence[int]) -> dict[int,
             (json.dumps(list(messages)),),
         )
     )
+
+
+def key_of(number: int | None) -> bytes:
+    """Return the key that is made of the store's number; None: nothing was ever answered."""
+    return (number or 0).to_bytes(8, "big")
+
+
+def find_key(db: sqlite3.Connection) -> int | None:
+    return marks.get(db, _KEY)
 
 
 def keep_key(db: sqlite3.Connection, candidates: Sequence[int]) -> Sequence[int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,3 +114,42 @@ def test_who_has_had_one_is_known_after_a_sudden_end(
     wait_until(lambda: answers(provider, CARLA) == ["Auto: Letter 1"], "Carla has an answer")
     wait_until(lambda: daemon.ask("outbox.list") == [], "the outbox is empty")
     assert answers(provider, CARLA) == ["Auto: Letter 1"]
+
+
+def explained(daemon: Daemon, *words: str) -> dict[str, list[str]]:
+    """Return what `explain` says of the automatic answer, then and now."""
+    done = daemon.run("explain", *words, "--json")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, list[str]] = {"then": [], "now": []}
+    for step in json.loads(done.stdout):
+        if step["step"] == "auto-reply":
+            found[step["when"]].append(f"{step['detail']}: {step['verdict'].partition(' by ')[0]}")
+    return found
+
+
+def test_explain_tells_why_there_is_an_answer_and_why_there_is_none(
+    make_daemon: MakeDaemon, provider: ProviderThread, site: Site, tmp_path: Path
+) -> None:
+    site.touchpoints[0]["auto_reply"]["on"] = "new-conversation"
+    daemon = make_daemon(site, env={"PROVIDER_PASSWORD": SECRET})
+    daemon.start()
+    wait_until(lambda: daemon.status()["touchpoints"][0]["state"] == "watching", "it watches")
+    bring(provider, CARLA, "Letter 1")
+    bring(provider, "no-reply@clients.example", "Letter 2")
+    wait_routed(daemon, 2)
+    person, machine = (one["queue_id"] for one in daemon.events("routed"))
+    assert explained(daemon, person) == {
+        "then": [f"to {CARLA}: answered"],
+        "now": [f"to {CARLA}, unless its sender has had one in this period: answered"],
+    }
+    silence = "no-reply@clients.example is no person's: no answer"
+    assert explained(daemon, machine) == {"then": [silence], "now": [silence]}
+
+    letter = tmp_path / "letter.eml"
+    header = f"Return-Path: <{CARLA}>\r\nFrom: {CARLA}\r\nTo: {SUPPORT}\r\n"
+    letter.write_text(header + "Precedence: bulk\r\n\r\nHello\r\n")
+    assert explained(daemon, str(letter))["now"] == ["Precedence: bulk: no answer"]
+    wait_until(lambda: provider.mailbox(CARLA), "Carla has her answer")
+    token = letters.read(provider.mailbox(CARLA)[0].raw)["X-Mail-Gateway-Answer"]
+    letter.write_text(header + f"X-Mail-Gateway-Answer: {token}\r\n\r\nHello\r\n")
+    assert explained(daemon, str(letter))["now"] == ["it is an automatic answer of ours: no answer"]
