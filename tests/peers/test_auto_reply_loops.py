@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.authority import Authority
 from tests.support.daemon import Daemon
-from tests.support.loop_rig import GAMMA, REFUSED, LoopRig
+from tests.support.loop_rig import GAMMA, GATEWAYS, LATER, REFUSED, LoopRig
 from tests.support.loops import judge, most_within
 from tests.support.steps import Forge, SteppedDaemon
 from tests.support.waiting import wait_until
@@ -52,6 +52,12 @@ def test_in_any_company_there_is_one_automatic_answer_for_each_pair_and_period(
     refused = rig.answered(REFUSED)
     assert set(refused) == {"alpha", "beta"}
     assert all(most_within(times, EVERY - 1) == 1 for times in refused.values())
+    for name, members in GATEWAYS.items():
+        told = rig.told(name)
+        lost = {whom: sum(rig.wrote[member.address, whom] for member in members) for whom in (REFUSED, LATER)}
+        assert told["Not"] + told["Undelivered"] == sum(lost.values()), (
+            "an agent hears of each letter, and of nothing else"
+        )
     alarms = {alarm["id"] for daemon in rig.daemons.values() for alarm in daemon.status()["alarms"]}
     assert f"{GAMMA.id}/auto-reply" in alarms, "that it has fallen silent is said"
     assert not rig.troubles()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import smtplib
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,6 +35,7 @@ SHIFTING, ECHO = "first@shifting.example", "wall@echo.example"
 REFUSED, LATER = "refused@clients.example", "gone@bouncing.example"
 PARTNERS: Final = (HOLIDAY, OFFICE, NAIVE, ECHO, REFUSED, LATER)
 _ONLOOKER: Final = "onlooker@wire.example"
+_AGENT: Final = "agent@gateway.example"
 _PASSWORD: Final = "secret"
 _TURNS: Final = 4  # to write, in a period
 
@@ -67,6 +69,7 @@ class LoopRig:
         self, authority: Authority, make_daemon: Callable[[Site], Daemon], every: int, directory: Path
     ) -> None:
         self.every = every
+        self.wrote: Counter[tuple[str, str]] = Counter()  # people, by author and recipient
         self._numbers = itertools.count(1)
         self._wire = ScriptedProvider()
         users = {address: _PASSWORD for address in (*MEMBERS, HOLIDAY)}
@@ -82,7 +85,11 @@ class LoopRig:
         servers = {address: one.server for address, one in self._responders.items()}
         servers |= {_ONLOOKER: self._wire, LATER: self._refusing}
         lines = [f"{{{_domain(address)} = smtp:[127.0.0.1]:{one.port}}}" for address, one in servers.items()]
-        self._postfix.set(transport_maps=f"inline:{{ {', '.join(lines)} }}", always_bcc=_ONLOOKER)
+        self._postfix.set(
+            transport_maps=f"inline:{{ {', '.join(lines)} }}",
+            always_bcc=_ONLOOKER,
+            smtpd_discard_ehlo_keywords="dsn",  # so that nobody can ask it to be silent about what it cannot deliver
+        )
         self._dovecot.let_answer(self._postfix.mx_port, {HOLIDAY: every})
         self._secret = directory / "secret"
         self._secret.write_text(_PASSWORD)
@@ -96,7 +103,7 @@ class LoopRig:
     def _site(self, name: str, members: Sequence[Member]) -> Site:
         site = Site([self._touchpoint(member) for member in members])
         site.gateway = {"hostname": f"{name}.gateway.example", "inbound": {"authentication": "provider"}}
-        site.add_agent("agent@gateway.example", _PASSWORD, [], touchpoints=[member.address for member in members])
+        site.add_agent(_AGENT, _PASSWORD, [], touchpoints=[member.address for member in members])
         return site
 
     def _touchpoint(self, member: Member) -> dict[str, Any]:
@@ -165,7 +172,7 @@ class LoopRig:
             for partner in member.partners:
                 if partner not in MEMBERS:
                     self._write(partner, address, self._postfix.mx_port)
-            with self._of[address].submit("agent@gateway.example", _PASSWORD) as session:
+            with self._of[address].submit(_AGENT, _PASSWORD) as session:
                 for partner in member.partners:
                     self._write(address, partner, session)
         for author, recipient in ((HOLIDAY, OFFICE), (OFFICE, HOLIDAY)):
@@ -173,6 +180,7 @@ class LoopRig:
 
     def _write(self, author: str, recipient: str, through: int | smtplib.SMTP) -> None:
         number = next(self._numbers)
+        self.wrote[author, recipient] += 1
         raw = (
             f"From: {author}\r\nTo: {recipient}\r\nSubject: Question {number}\r\n"
             f"Message-ID: <person.{number}@{_domain(author)}>\r\n"
@@ -208,6 +216,13 @@ class LoopRig:
                     at = datetime.fromisoformat(event["timestamp"]).timestamp()
                     found.setdefault(event["touchpoint"], []).append(at)
         return found
+
+    def told(self, name: str) -> Counter[str]:
+        """Return what a gateway has told its agent, by the subject's first word."""
+        queue = f"agent:{_AGENT}"
+        return Counter(
+            one["subject"].split()[0] for one in self.daemons[name].conversations() if queue in one["queues"]
+        )
 
     @property
     def passed(self) -> int:
