@@ -161,9 +161,7 @@ def _done(
         _fated(recipient, one, State.SENDING if index in begun else recipient.before, settings.policy, at)
         for index, (recipient, one) in enumerate(zip(claimed.recipients, judged, strict=True))
     )
-    is_written = (
-        claimed.kind is OutboxKind.REPLY
-    )  # automatic answers settle nothing, and nobody looks for them in Sent
+    is_written = claimed.kind is OutboxKind.REPLY  # automatic answers settle nothing, and nobody looks for them in Sent
     return Done(
         claimed.id, claimed.touchpoint, claimed.attempt, claimed.kind, fated, at.now, counted, change,
         answers=claimed.answers if is_written else None, copies=counted and is_written and settings.owes_copies,

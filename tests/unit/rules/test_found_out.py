@@ -173,7 +173,7 @@ def test_a_set_of_literals_that_gives_up_is_not_believed(answer: object, monkeyp
         ({"any": [{"attachment_type": "x"}, {"not": {"spf": "pass"}}]}, {Need.ATTACHMENTS, Need.AUTHENTICATION}),
         ({"all": [{"known_sender": True}], "spam_score_over": 1}, {Need.KNOWN_SENDER, Need.SCORE}),
     ],
-    ids=str,
+    ids=["header", "body", "any and not", "all"],
 )
 def test_a_condition_says_what_it_needs(written: dict[str, Any], needs: set[Need]) -> None:
     assert needs_of(If.model_validate(written).tree) == needs
