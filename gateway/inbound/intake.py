@@ -259,11 +259,11 @@ class Intake:
         try:
             result = await ticket
         except Unavailable:
+            self._give_up_answer(routed)  # it is judged again, and answered anew
             raise
         except Exception as error:
             events.bug("routing-failed", error, queue_id=show_id(message.id), touchpoint=message.touchpoint)
-            if self._answers is not None and isinstance(routed.answer, Answer):
-                self._answers.settle(routed.answer, None)
+            self._give_up_answer(routed)
             routed = self._unread(message, config, "what was found in it could not be stored")
             result = await self._store.submit(queues.route, routed)
         events.routed(
@@ -339,8 +339,7 @@ class Intake:
             routed = await self._with_answer(routed, message, config, seen)
             if isinstance(seen, Exception) or seen[1].block or not self._inquiry.find_block(message, seen[0]):
                 return routed
-            if self._answers is not None and isinstance(routed.answer, Answer):
-                self._answers.settle(routed.answer, None)
+            self._give_up_answer(routed)
             facts, findings, steps = seen
             seen = facts, replace(findings, block=self._inquiry.find_block(message, facts)), steps
 
@@ -405,6 +404,10 @@ class Intake:
             events.bug("answering-failed", error, queue_id=show_id(message.id), touchpoint=message.touchpoint)
             return routed
         return replace(routed, answer=answer)
+
+    def _give_up_answer(self, routed: Routed) -> None:
+        if self._answers is not None and isinstance(routed.answer, Answer):
+            self._answers.settle(routed.answer, None)
 
     async def _understand(self, routed: Routed, message: Unrouted, config: Config) -> Routed:
         """Return a bounce with what it says, and with the message of ours that it is about, if it is."""

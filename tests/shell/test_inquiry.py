@@ -330,7 +330,7 @@ async def test_a_worker_process_reads_and_may_end_badly(store: Store, configure:
 
         async def read(message: bytes) -> Content:
             job = reading.read if b"<2@c>" not in message else _die
-            return await bridge.call(partial(workers.run, job, message, timeout=30))  # type: ignore[arg-type]
+            return await bridge.call(partial(workers.run, job, message, timeout=30))
 
         room = Room(store, configure(rules), read=read)
         queues = [(await room.take(content % number))[0] for number in (1, 2, 3)]

@@ -180,7 +180,7 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rule that breaks on one subject, as a bug of ours would."""
     decide = Chain.decide
 
-    def broken(self: Chain, touchpoint: str, facts: Any, size: int, **options: bool) -> Any:
+    def broken(self: Chain, touchpoint: str, facts: Any, size: int, **options: Any) -> Any:
         if facts.subject == "poison":
             raise ZeroDivisionError("a bug")
         return decide(self, touchpoint, facts, size, **options)
