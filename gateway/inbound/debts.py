@@ -170,7 +170,8 @@ class Debts:
         try:
             found = await self._folder.list([debt.uid], {})
         except (Unavailable, Lost):
-            await self._taint(debt, UNMENTIONABLE)
+            # One loss may be the network's. What is not listed has no date to be known by under another UIDVALIDITY
+            await self._taint(debt, UNMENTIONABLE if debt.reason == LOSES_SESSION else LOSES_SESSION)
             raise
         if not found or debt.reason == LOSES_SESSION:
             return (found[0] if found else None), b""

@@ -16,7 +16,7 @@ from gateway.inbound.plan import PART_BYTES
 from gateway.state import owed, raw, sent
 from tests.shell.imap_script import ImapServer, Letter, Peer, letter
 from tests.shell.mailbox_box import Box, box
-from tests.shell.test_interleavings import calm
+from tests.shell.test_interleavings import calm, renumber
 from tests.shell.test_rounds import a_server, answer_to, put_into_sent, rows, watched
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -120,6 +120,33 @@ async def test_what_cannot_be_had_in_any_way_costs_no_more_sessions_once_a_place
         await server.deliver(letter(4))
         await brought(gateway, 2, 3, 4)
         assert [uid for uid, _ in gateway.owed()] == [1]
+
+
+async def test_a_cut_while_a_placeholder_is_made_does_not_make_two_of_it_when_the_folder_is_renumbered(
+    tmp_path: Path,
+) -> None:
+    """What is not listed has no date, by which it could be known again."""
+    server = a_server()
+    async with box(tmp_path, server, limit="5 kB") as gateway:
+        await watched(gateway)
+        cuts = []
+
+        @server.on(r"UID FETCH \S+ \(.*RFC822", ALWAYS)
+        async def _(peer: Peer, tag: str, command: str) -> bool:
+            is_meant = not cuts and bool(gateway.owed())
+            if is_meant:
+                cuts.append(command)
+                await peer.stream.aclose()
+            return is_meant
+
+        await server.deliver(letter(1), letter(2, 9_000))
+        await gateway.until(lambda: rows(gateway, "SELECT 1 FROM message WHERE placeholder IS NOT NULL"), "one")
+        assert cuts
+        renumber(server, 8, 10)
+        await server.deliver(letter(3))
+        await brought(gateway, 1, 3)
+        await calm(gateway)
+        assert rows(gateway, "SELECT count(*) FROM message") == [(3,)]
 
 
 async def test_a_server_that_gives_all_but_one_and_hangs_up_is_believed_about_the_others(tmp_path: Path) -> None:
