@@ -129,7 +129,7 @@ async def test_a_cut_while_a_placeholder_is_made_does_not_make_two_of_it_when_th
     server = a_server()
     async with box(tmp_path, server, limit="5 kB") as gateway:
         await watched(gateway)
-        cuts = []
+        cuts: list[str] = []
 
         @server.on(r"UID FETCH \S+ \(.*RFC822", ALWAYS)
         async def _(peer: Peer, tag: str, command: str) -> bool:
