@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway import (
+    commands_answers,
     commands_block,
     commands_explain,
     commands_rules,
@@ -71,6 +72,7 @@ def handlers(desk: Desk) -> Mapping[str, Handler]:
         "agent.list": at_desk(_agent_list),
         "agent.show": at_desk(_agent_show),
         "agent.passwd": at_desk(_agent_passwd),
+        **{name: at_desk(command) for name, command in commands_answers.COMMANDS.items()},
         **{name: at_desk(command) for name, command in commands_block.COMMANDS.items()},
         **{name: at_desk(command) for name, command in commands_trace.COMMANDS.items()},
         **{name: at_desk(command) for name, command in commands_rules.COMMANDS.items()},

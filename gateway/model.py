@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntFlag, StrEnum
+from typing import Final, Literal
 
 # --- ids -------------------------------------------------------------------------------------------------------------
 
@@ -242,11 +243,16 @@ class Step:
     verdict: str
 
 
+REPLY_TO: Final = "reply-to"
+Answering = bool | Literal["reply-to"]
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What the rule chain decided about one arrival, and why. `queues` is never empty.
 
     `priority_set`: a rule named the priority; only then does it change that of a conversation that continues.
+    `auto_reply`: may it be answered automatically? "reply-to": yes, and to Reply-To, for a web form wrote it.
     `junk_alone`: it is in quarantine for no other reason than that it lies in the provider's Junk. `blocked`: its
     sender is, so that it belongs there.
     """
@@ -261,7 +267,7 @@ class Verdict:
     blocked: bool = False
     discard: bool = False
     reroute: bool = False
-    auto_reply: bool = True
+    auto_reply: Answering = True
     trail: tuple[Step, ...] = ()
 
 

@@ -11,7 +11,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.cli import agent, backup, block, daemon, explain, outbox, quarantine, queue, rules, touchpoint, trace
+from gateway.cli import (
+    agent,
+    auto_reply,
+    backup,
+    block,
+    daemon,
+    explain,
+    outbox,
+    quarantine,
+    queue,
+    rules,
+    touchpoint,
+    trace,
+)
 from gateway.errors import CommandError, ConfigError, GatewayError
 
 DEFAULT_CONFIG: Final = "/etc/mail-gateway/gateway.toml"
@@ -32,7 +45,8 @@ def parser() -> argparse.ArgumentParser:
     config = argparse.ArgumentParser(add_help=False)
     config.add_argument("--config", default=argparse.SUPPRESS, **named)  # before the command or behind it
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (daemon, touchpoint, rules, queue, quarantine, block, outbox, trace, explain, agent, backup):
+    groups = (daemon, touchpoint, rules, queue, quarantine, block, auto_reply, outbox, trace, explain, agent, backup)
+    for group in groups:
         group.add(commands, config)
     return top
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway.cli import arguments, client, show
 from gateway.cli.reading import harmless
 from gateway.errors import CommandError
+from gateway.rules.chain import ANSWERING
 from gateway.text import clean
 
 if TYPE_CHECKING:
@@ -142,9 +143,7 @@ def _said(difference: Mapping[str, Any], side: str) -> str:
         return str(mine["place"])
     parts = [f"tags {', '.join(mine['tags']) or '-'}"] if mine["tags"] != other["tags"] else []
     parts += [f"priority {mine['priority']}"] if mine["priority"] != other["priority"] else []
-    parts += (
-        ["auto-reply" if mine["auto_reply"] else "no auto-reply"] if mine["auto_reply"] != other["auto_reply"] else []
-    )
+    parts += [ANSWERING[mine["auto_reply"]]] if mine["auto_reply"] != other["auto_reply"] else []
     return ", ".join(parts)
 
 

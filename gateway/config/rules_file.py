@@ -50,7 +50,7 @@ from gateway.config.values import (
     some,
     suggest,
 )
-from gateway.model import Priority
+from gateway.model import REPLY_TO, Answering, Priority
 
 ImapServer = Annotated[Server, PlainValidator(partial(parse_server, protocol="imap"))]
 SmtpServer = Annotated[Server, PlainValidator(partial(parse_server, protocol="smtp"))]
@@ -463,6 +463,14 @@ class Spam(Model):
         return f"{host}:{_RSPAMD_LEARNS}"
 
 
+def _parse_answering(value: object) -> Answering:
+    if isinstance(value, bool):
+        return value
+    if value == REPLY_TO:
+        return REPLY_TO
+    raise ValueError(f'expected true, false or "{REPLY_TO}"')
+
+
 class Action(Model):
     """What a rule does. Empty and None leave things as they are."""
 
@@ -471,7 +479,7 @@ class Action(Model):
     tags: Annotated[tuple[Name, ...], BeforeValidator(one_or_many)] = ()
     quarantine: Flag | None = None
     discard: Flag = False
-    auto_reply: Flag | None = None
+    auto_reply: Annotated[Answering, PlainValidator(_parse_answering)] | None = None
     reroute: Flag = False
 
 

@@ -25,6 +25,7 @@ from gateway.config.providers import PROFILES
 from gateway.config.rules_file import RulesFile
 from gateway.config.sentences import DERIVED
 from gateway.config.values import DURATION_UNITS, SIZE_UNITS
+from gateway.model import REPLY_TO
 
 FILES: Final[Mapping[str, type[BaseModel]]] = {"gateway": GatewayFile, "rules": RulesFile}
 _DRAFT: Final = "http://json-schema.org/draft-07/schema#"  # what the editors' TOML extensions know
@@ -71,6 +72,7 @@ _WRITTEN: Final[Mapping[str, JsonSchemaValue]] = {
     "parse_http_listener": {"type": "string"},
     "parse_content": {"type": "string"},
     "parse_path": {"type": "string"},
+    "_parse_answering": {"enum": [True, False, REPLY_TO]},
     "_parse_needed_path": _text("."),
     "_parse_network": _text(r"^[0-9A-Fa-f:.]+(/[0-9.]+)?$"),
     "_parse_resolver": _text(r"^[0-9A-Fa-f:.\[\]]+$"),

@@ -21,13 +21,17 @@ from gateway.rules.answering import TOKEN_FIELD, Addressee, references_for
 SUPPRESS: Final = {"X-Auto-Response-Suppress": "All"}
 
 
-def variables(touchpoint: Touchpoint, facts: HeaderFacts, *, at: datetime, is_open: bool) -> dict[str, Any]:
+def variables(
+    touchpoint: Touchpoint, facts: HeaderFacts, addressee: Addressee, *, at: datetime, is_open: bool
+) -> dict[str, Any]:
     """Return what an answer's templates can use. `at`: in the gateway's time zone.
 
     No agent writes it, so `agent` has what the touchpoint supplies. A sender without a name is shown as nothing;
     `default(…)` works.
     """
     sender = {"name": facts.from_.name, "address": facts.from_.address or facts.return_path or ""}
+    if addressee.is_form:
+        sender = {"name": addressee.name, "address": addressee.address}
     return {
         "agent": Values(touchpoint.variables),
         "touchpoint": Values({**touchpoint.variables, "name": touchpoint.name, "address": touchpoint.address}),
@@ -71,7 +75,7 @@ def compose_answer(draft: Draft) -> Composed:
     A millisecond for 5 KiB of templates, and more for more: HTML is read to make text of it.
     """
     touchpoint, reply, facts = draft.touchpoint, draft.reply, draft.facts
-    filled = variables(touchpoint, facts, at=draft.at, is_open=draft.is_open)
+    filled = variables(touchpoint, facts, draft.addressee, at=draft.at, is_open=draft.is_open)
     subject = render_line(reply.subject, filled)
     images = {name: image.data for name, image in reply.images.items()}
     body = render(reply.html, reply.text, filled, images=images, unique=draft.token.partition(".")[0])

@@ -21,7 +21,7 @@ from typing import Final
 
 from gateway.config.rules_file import AutoReply, Hours
 from gateway.mime.scan import HeaderFacts, Mailbox
-from gateway.model import Findings, MessageClass, Verdict, show_id
+from gateway.model import REPLY_TO, Findings, MessageClass, Verdict, show_id
 from gateway.rules.classify import auto_submitted
 
 CONTINUES: Final = "it continues a conversation"  # where only new ones are answered
@@ -73,11 +73,14 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Addressee:
-    """Whom to answer: the return path, never Reply-To. `keys`: by which the ledger knows the sender, at least one."""
+    """Whom to answer: the return path, and Reply-To only where a rule says so. `keys`: by which the ledger knows the
+    sender, at least one. `is_form`: they filled in a form, so that From is the form's.
+    """
 
     address: str
     name: str
     keys: tuple[str, ...]
+    is_form: bool = False
 
 
 def decide_answer(asked: Asked) -> Addressee | str:
@@ -99,7 +102,7 @@ def decide_answer(asked: Asked) -> Addressee | str:
         or _machine(facts, verdict)
         or _sender(asked)
         or _stranger(asked)
-        or _addressee(facts)
+        or (_writer(facts) if verdict.auto_reply == REPLY_TO else _addressee(facts))
     )
 
 
@@ -177,9 +180,11 @@ def _nowhere(facts: HeaderFacts) -> str:
 
 def _sender(asked: Asked) -> str:
     facts = asked.facts
-    writers = [facts.return_path or "", *(box.address for box in (*facts.authors, *facts.reply_to) if box.address)]
-    if facts.sender is not None:
-        writers.append(facts.sender.address)
+    writers = [box.address for box in facts.reply_to if box.address]
+    if asked.verdict.auto_reply != REPLY_TO:  # else the others are a form's, and perhaps ours
+        writers = [facts.return_path or "", *(box.address for box in facts.authors if box.address), *writers]
+        if facts.sender is not None:
+            writers.append(facts.sender.address)
     ours = _names_of_all(frozenset(asked.ours))
     for address in writers:
         if _plain(address) in ours:
@@ -204,9 +209,16 @@ def _stranger(asked: Asked) -> str:
 def _addressee(facts: HeaderFacts) -> Addressee:
     path = facts.return_path or ""
     author: Mailbox = facts.from_
-    keys = dict.fromkeys(_key(one)[:_KEY_LETTERS] for one in (path, author.address) if one)
+    keys = dict.fromkeys(ledger_key(one) for one in (path, author.address) if one)
     name = author.name if author.address.lower() == path.lower() else ""
     return Addressee(path, name, tuple(keys))
+
+
+def _writer(facts: HeaderFacts) -> Addressee | str:
+    """Return who filled in a form, by the only address of Reply-To (RFC 3834 §4)."""
+    if len(facts.reply_to) != 1 or not _SENDABLE.match((box := facts.reply_to[0]).address):
+        return "a rule wants Reply-To answered, which names no one address"
+    return Addressee(box.address, box.name, (ledger_key(box.address),), is_form=True)
 
 
 def _plain(address: str) -> str:
@@ -216,6 +228,11 @@ def _plain(address: str) -> str:
     local, at, domain = address.strip().lower().rpartition("@")
     local = _BATV.sub("", local)
     return f"{local.partition('+')[0] or local}{at}{domain}"
+
+
+def ledger_key(address: str) -> str:
+    """Return what the ledger knows the sender with this address by: one key for all spellings."""
+    return _key(address)[:_KEY_LETTERS]
 
 
 def _key(address: str) -> str:

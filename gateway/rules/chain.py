@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from gateway.config.rules_file import Action, Rule, Touchpoint
 from gateway.mime.scan import HeaderFacts
-from gateway.model import NO_FINDINGS, UNROUTED, Findings, MessageClass, Priority, Step, Verdict
+from gateway.model import NO_FINDINGS, REPLY_TO, UNROUTED, Answering, Findings, MessageClass, Priority, Step, Verdict
 from gateway.rules.classify import classify
 from gateway.rules.match import Clock, Compiler, Evidence, Need, Node, is_costly, matches_glob, needs_of
 from gateway.rules.telling import tell_each
@@ -63,7 +63,7 @@ class _Draft:
     tags: list[str] = field(default_factory=list)
     priority: Priority | None = None
     discard: bool = False
-    auto_reply: bool = True
+    auto_reply: Answering = True
     reroute: bool = False
 
     def apply(self, action: Action, linked: Sequence[str]) -> None:
@@ -338,6 +338,13 @@ def _step(rule: _Rule, evidence: Evidence, verdict: str, *, explain: bool) -> St
     return Step(f"rule {rule.name}", rule.node.tell(evidence)[:_SHOWN_DETAIL], verdict)
 
 
+ANSWERING: Final[Mapping[Answering, str]] = {
+    True: "auto-reply",
+    False: "no auto-reply",
+    REPLY_TO: "auto-reply to Reply-To",
+}
+
+
 def _say(rule: Rule) -> str:
     action = rule.action
     said = [f"queue {', '.join(action.queue)}"] if action.queue else []
@@ -345,6 +352,6 @@ def _say(rule: Rule) -> str:
     said += [f"tag {tag}" for tag in action.tags]
     said += [] if action.quarantine is None else ["quarantine" if action.quarantine else "no quarantine"]
     said += [word for word, does in (("discard", action.discard), ("reroute", action.reroute)) if does]
-    said += [] if action.auto_reply is None else ["auto-reply" if action.auto_reply else "no auto-reply"]
+    said += [] if action.auto_reply is None else [ANSWERING[action.auto_reply]]
     said += ["stop"] if rule.stop else []
     return ", ".join(said) or "matches, and does nothing"

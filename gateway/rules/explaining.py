@@ -11,7 +11,7 @@ from typing import Final
 
 from gateway.config.rules_file import Rule
 from gateway.mime.scan import HeaderFacts
-from gateway.model import NO_FINDINGS, Findings, MessageClass, Placeholder, Step, Verdict
+from gateway.model import NO_FINDINGS, Answering, Findings, MessageClass, Placeholder, Step, Verdict
 from gateway.rules.chain import Chain, last_resort
 from gateway.rules.conversation import place
 
@@ -47,7 +47,7 @@ class Outcome:
     discard: bool
     tags: tuple[str, ...] = ()
     priority: str = ""
-    auto_reply: bool = True
+    auto_reply: Answering = True
 
     @property
     def place(self) -> str:

@@ -20,6 +20,7 @@ from gateway.state import marks, raw
 from gateway.state.lifecycle import State
 from gateway.state.raw import Chunk
 from gateway.state.rows import insert_many
+from gateway.state.store import each
 
 STEP: Final = "auto-reply"
 NONE: Final = "no answer"
@@ -185,6 +186,21 @@ def _first_watched(db: sqlite3.Connection, messages: Sequence[int]) -> dict[int,
             (json.dumps(list(messages)),),
         )
     )
+
+
+def list_answered(db: sqlite3.Connection, touchpoint: str | None) -> list[tuple[str, str, int, int]]:
+    """Return (touchpoint, address, when in ms, id of the answer or 0) of who was answered last, the newest first."""
+    return db.execute(
+        "SELECT touchpoint, address, at, outbox FROM answered WHERE ?1 IS NULL OR touchpoint = ?1"
+        " ORDER BY at DESC, touchpoint, address",
+        (touchpoint,),
+    ).fetchall()
+
+
+@each
+def forget(db: sqlite3.Connection, named: tuple[str, str | None]) -> int:
+    """Operation: this sender, None: every one, may have an answer of a touchpoint again; return how many that are."""
+    return db.execute("DELETE FROM answered WHERE touchpoint = ?1 AND (?2 IS NULL OR address = ?2)", named).rowcount
 
 
 def key_of(number: int | None) -> bytes:

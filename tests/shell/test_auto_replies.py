@@ -15,12 +15,16 @@ from typing import Any
 import pytest
 
 from gateway.bridge import open_bridge
+from gateway.commands_answers import COMMANDS
 from gateway.config import Config, load
+from gateway.desk import Desk
+from gateway.errors import CommandError
 from gateway.inbound.intake import Intake
 from gateway.model import Arrival, Location, Role, read_id, to_ms
 from gateway.outbound.answers import AutoReplies
 from gateway.outbound.auto_reply import Composed, Draft, compose_answer
 from gateway.state import conversations, folders, marks, outbox, raw
+from gateway.state.blocks import Blocks
 from gateway.state.folders import Folder, Opening
 from gateway.state.store import Store, Tuning
 from gateway.workers import WorkerPool
@@ -61,6 +65,11 @@ linked_queues = ["sales"]
 [hours.office]
 timezone = "UTC"
 open = ["mon-sun 00:00-24:00"]
+
+[[rule]]
+name = "contact form"
+if = {{ return_path = "www-data@www.example.com" }}
+then = {{ auto_reply = "reply-to" }}
 
 [[rule]]
 name = "quiet"
@@ -202,6 +211,41 @@ async def test_a_second_one_in_the_period_gets_none_and_the_next_period_begins_w
     house.now += timedelta(seconds=1)
     assert said(*await house.bring(letter(4))) == [GIVEN]
     assert len(house.outbox()) == 2
+
+
+FORM = ("support@example.com", "www-data@www.example.com")  # who a form writes as: From and return path
+
+
+async def test_who_fills_in_a_form_that_a_rule_knows_is_answered_in_their_own_name(open_house: Open) -> None:
+    house = open_house()
+    carla, dario = (f"Reply-To: {name}\r\n" for name in (f"Carla Reis <{CARLA}>", "dario@customer.example"))
+    steps = [await house.bring(letter(n, *FORM[:1], more=who, path=FORM[1])) for n, who in enumerate((carla, dario))]
+    assert said(*steps[0], *steps[1]) == [GIVEN, "to dario@customer.example → answered"]
+    assert {answer["To"] for answer in house.answers()} == {f"Carla Reis <{CARLA}>", "dario@customer.example"}
+    texts = [body.get_content() for answer in house.answers() if (body := answer.get_body(("plain",)))]
+    assert sorted(text.split(",")[0] for text in texts) == ["Dear Carla Reis", "Dear customer"]
+    assert said(*await house.bring(letter(3))) == [HAD_ONE]  # who has had one by a form
+
+
+async def test_who_is_forgotten_has_one_again(open_house: Open) -> None:
+    house = open_house('every = "7 days"\non = "every-message"')
+    await house.bring(letter(1), letter(2, sender="dario@customer.example"))
+
+    async def ask(command: str, **args: Any) -> Any:
+        desk = Desk(lambda: house.config, house.store, None, None, None, str, None, str, Blocks(()))  # type: ignore[arg-type]
+        return await COMMANDS[command](desk, args)
+
+    listed = await ask("auto-reply.list")
+    assert {one["address"] for one in listed} == {CARLA, "dario@customer.example"}
+    assert all(one["touchpoint"] == "support" and one["at"] < one["until"] and one["outbox"] for one in listed)
+    assert await ask("auto-reply.list", touchpoint="sales") == []
+    with pytest.raises(CommandError, match=r"auto-reply list support --all"):
+        await ask("auto-reply.forget", touchpoint="support", address="elsa@customer.example")
+    done = await ask("auto-reply.forget", touchpoint="help@example.com", address="Carla+x@customer.example")
+    assert done == {"touchpoint": "support", "address": CARLA, "forgotten": 1}
+    assert said(*await house.bring(letter(3), letter(4, sender="dario@customer.example"))) == [GIVEN, HAD_ONE]
+    assert (await ask("auto-reply.forget", touchpoint="support"))["forgotten"] == 2
+    assert await ask("auto-reply.list", all=True) == []
 
 
 async def test_seconds_count_and_so_does_a_restart(open_house: Open) -> None:
