@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -69,7 +70,6 @@ def check_dkim(raw: bytes, records: Records, at: float) -> list[Signed]:
         message = dkim.DKIM(raw)
     except dkim.DKIMException as error:
         return [Signed("", "permerror", f"the header cannot be read: {error}")]
-    _tell_the_time(at)
     fields = [value for name, value in message.headers if name.lower() == b"dkim-signature"]
     found: list[Signed] = []
     for index, value in enumerate(fields):
@@ -78,7 +78,8 @@ def check_dkim(raw: bytes, records: Records, at: float) -> list[Signed]:
         if not name:
             found.append(Signed("", "permerror", "a signature that names no key"))
         elif name in records and len(found) < SIGNATURES:
-            word, detail = _check_one(message, index, tags, records[name])
+            with _as_of(at):
+                word, detail = _check_one(message, index, tags, records[name])
             found.append(Signed(domain_of(tags["d"]), word, detail))
     return found
 
@@ -121,14 +122,13 @@ def check_arc(raw: bytes, records: Records, at: float) -> list[Sealed] | None:
 
     A key that is not among the records breaks it.
     """
-    _tell_the_time(at)
 
     def ask(name: bytes, timeout: float = 0) -> bytes:
         return (records.get(name.decode("ascii", "replace").rstrip(".").lower()) or "").encode("latin-1", "replace")
 
     try:
-        chain = dkim.ARC(raw)
-        verdict, sets, _ = chain.verify(dnsfunc=ask)
+        with _as_of(at):
+            verdict, sets, _ = dkim.ARC(raw).verify(dnsfunc=ask)
     except (dkim.DKIMException, binascii.Error, ValueError, TypeError, KeyError, IndexError):
         return None
     if verdict == dkim.CV_None:
@@ -144,9 +144,16 @@ def check_arc(raw: bytes, records: Records, at: float) -> list[Sealed] | None:
     ]
 
 
-def _tell_the_time(at: float) -> None:
-    """Have dkimpy go by the time at which the message came. It asks its module's clock, and takes no other."""
-    dkim.time = _Clock(at)
+@contextmanager
+def _as_of(at: float) -> Iterator[None]:
+    """Have dkimpy go by the time at which the message came. It asks its module's clock, and takes no other; a worker
+    process does one thing at a time.
+    """
+    now, dkim.time = dkim.time, _Clock(at)
+    try:
+        yield
+    finally:
+        dkim.time = now
 
 
 class _Clock:

@@ -246,7 +246,7 @@ def test_mail_flows_on_when_the_provider_comes_and_goes(
     for round_ in range(4):
         ids += [rig.accept(TEAM, CUSTOMER) for _ in range(60)]
         settled = rig.count().get("delivered", 0)
-        wait_until(lambda: rig.count().get("delivered", 0) > settled, "some of it leaves", state=rig.show)  # noqa: B023
+        wait_until(lambda: rig.count().get("delivered", 0) > settled, "some of it leaves", timeout=90, state=rig.show)  # noqa: B023
         if round_ < 3:
             postfix.stop()
             stops += 1

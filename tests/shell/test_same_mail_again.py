@@ -187,6 +187,12 @@ def test_nothing_of_a_message_that_could_not_be_stored_makes_the_next_one_a_repe
 
 
 def test_a_large_message_does_not_hold_the_loop(rig: Rig) -> None:
+    tries = [longest_step(rig, LETTER + f"{number}\r\n" + ("x" * 76 + "\r\n") * 400_000) for number in range(3)]
+    assert min(tries) < 0.1, tries  # copying all of it takes a fifth of that; on a busy machine one may take longer
+
+
+def longest_step(rig: Rig, letter: str) -> float:
+    """Submit; return for how many seconds the loop worked at one stretch meanwhile."""
     longest = 0.0
 
     async def measure(until: asyncio.Event) -> None:
@@ -201,14 +207,14 @@ def test_a_large_message_does_not_hold_the_loop(rig: Rig) -> None:
         return until, asyncio.get_running_loop().create_task(measure(until))
 
     until, task = rig.run(begin)
-    submit(rig, LETTER + ("x" * 76 + "\r\n") * 400_000)  # 31 MB
+    submit(rig, letter)
 
     async def end() -> None:
         until.set()
         await task
 
     rig.run(end)
-    assert longest < 0.1, longest  # copying all of it takes a fifth of that
+    return longest
 
 
 def test_a_gateway_that_was_killed_still_knows_what_it_took(make_daemon: Callable[..., Daemon]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import dkim
 import pytest
 
 from gateway.mime.scan import scan
@@ -130,3 +132,10 @@ def test_behind_a_sealer_that_is_not_trusted_nothing_counts() -> None:
     assert authenticity.vouched(chain, ["last.example"], authors) == ""
     assert authenticity.vouched([signatures.Sealed("a.mx.example", f"x; {good}")], ["mx.example"], authors)
     assert not authenticity.vouched([signatures.Sealed("badmx.example", f"x; {good}")], ["mx.example"], authors)
+
+
+def test_the_library_has_its_own_clock_again_afterwards() -> None:
+    """It is one module for all who check and sign in a process."""
+    check_dkim(b"DKIM-Signature: v=1; d=example.com; s=s1\r\n\r\n", {"s1._domainkey.example.com": "p=x"}, 1.0)
+    check_arc(b"ARC-Seal: i=1; d=example.com; s=s1\r\n\r\n", {}, 1.0)
+    assert dkim.time is time
