@@ -21,6 +21,7 @@ from gateway.cli import (
     outbox,
     quarantine,
     queue,
+    render,
     rules,
     touchpoint,
     trace,
@@ -45,7 +46,10 @@ def parser() -> argparse.ArgumentParser:
     config = argparse.ArgumentParser(add_help=False)
     config.add_argument("--config", default=argparse.SUPPRESS, **named)  # before the command or behind it
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    groups = (daemon, touchpoint, rules, queue, quarantine, block, auto_reply, outbox, trace, explain, agent, backup)
+    groups = (
+        *(daemon, touchpoint, rules, render, queue, quarantine, block, auto_reply, outbox, trace, explain, agent),
+        backup,
+    )
     for group in groups:
         group.add(commands, config)
     return top

@@ -140,6 +140,7 @@ def test_help_names_every_command_with_a_line_about_it() -> None:
     expected += [f"touchpoint {word}" for word in ("list", "show", "add", "duplicate", "remove")]
     expected += [f"touchpoint {word}" for word in ("activate", "deactivate")]
     expected += [f"auto-reply {word}" for word in ("list", "forget")]
+    expected += [f"render {word}" for word in ("signature", "auto-reply")]
     expected += ["unblock", *(f"block {word}" for word in ("list", "add", "remove"))]
     expected += [f"agent {word}" for word in ("list", "show")]
     assert sorted(found) == sorted(expected)
