@@ -386,6 +386,7 @@ def test_what_is_moved_away_is_moved_once_and_brought_back_it_is_no_second_messa
     here.put(5)
     letters["letter 5"] += 1
     here.wait_known(*letters)
+    here.wait(lambda: here.subjects("Done")["letter 5"] == 1, "the new one is moved")  # two folders are two looks
     here.wait_a_round()
     assert here.subjects() + here.subjects("Done") == letters
     assert Counter(row.subject for row in here.rows()) == letters
