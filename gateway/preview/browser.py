@@ -62,7 +62,7 @@ class NoPicture(GatewayError):
 @dataclass(frozen=True, slots=True)
 class Shot:
     """How to look. `is_dark`: as a mail client in its dark mode: `prefers-color-scheme` says so, and what has no dark
-    style of its own gets dark colours by force; pictures stay as they are.
+    style of its own gets dark colours by force.
     """
 
     width: int

@@ -26,9 +26,11 @@ _FRAME_STYLE: Final = (
     " b { font-weight: bold } span { color: #666 } div { margin: 0 }"
 )
 
-# As most clients show a quote, whatever the mail says of itself
-_QUOTE_STYLE: Final = (
+# As most clients do it, whatever the mail says of itself: a bar beside a quote; and in the dark pictures stay as they
+# are, while Chromium would turn small ones of few colours inside out, and hide that a dark logo vanishes
+_CLIENT_STYLE: Final = (
     "blockquote[type=cite] { margin: 0 0 0 4px; border-left: 2px solid #7a8fb8; padding-left: 10px }"
+    " img { color-scheme: only light !important }"
 )
 
 
@@ -44,7 +46,7 @@ def page(letter: Letter, *, remote: bool = False) -> str:
         '<meta name="referrer" content="no-referrer">\n'
         f"<title>{escape(letter.facts.subject)}</title>\n"
         "<style>body { margin: 0 } .mail-gateway-preview { margin: 12px }"
-        f" {_QUOTE_STYLE}"
+        f" {_CLIENT_STYLE}"
         " .mail-gateway-preview > pre { white-space: pre-wrap; overflow-wrap: anywhere; font: 14px/1.4 monospace }"
         "</style>\n"
         f"</head><body>\n{_frame(letter)}\n"

@@ -11,6 +11,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageDraw
 
 from gateway import config
 from gateway.outbound.signature.inject import inject
@@ -90,6 +91,19 @@ def test_a_style_sheet_for_the_dark_is_used_in_the_dark(render: Preview) -> None
     light, dark = browser.take(html, [Shot(300), Shot(300, is_dark=True)], browser.find())
     assert pixels_of(picture(light.png), (255, 0, 0)) == 99 * 99
     assert pixels_of(picture(dark.png), (255, 0, 0)) == 0
+
+
+@pytest.mark.parametrize("colour", [(20, 20, 20), (250, 250, 250)])
+def test_a_logo_of_one_colour_on_nothing_vanishes_as_it_does_in_a_mail_client(
+    render: Preview, colour: tuple[int, int, int]
+) -> None:
+    """Chromium alone would turn it inside out, which no mail client does, and nobody would see what is wrong."""
+    logo = Image.new("RGBA", (96, 96), (0, 0, 0, 0))
+    ImageDraw.Draw(logo).ellipse((4, 4, 92, 92), fill=(*colour, 255))
+    logo.save(render.home / "signatures" / "logo.png")
+    for look in ("--light", "--dark"):
+        image = picture(render.output("x.png", "signature", "support", "--wide", look))
+        assert pixels_of(image, colour, nearly=1) > LOGO_PIXELS
 
 
 def test_a_long_mail_is_shown_to_its_end_and_an_endless_one_is_cut(render: Preview) -> None:
