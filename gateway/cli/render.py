@@ -35,7 +35,7 @@ def add(commands: Any, config: argparse.ArgumentParser) -> None:
     signing = group.add_parser(
         "signature", parents=[config], help="a mail with the touchpoint's signature, and what is to be said about it"
     )
-    _add_shared(signing, "the mail that is answered; default: a new mail")
+    _add_shared(signing, "the mail that is answered (- for standard input); default: a new mail")
     signing.add_argument(
         "--agent", metavar="A", help="who writes it; default: the first who may write as the touchpoint"
     )
@@ -43,7 +43,7 @@ def add(commands: Any, config: argparse.ArgumentParser) -> None:
     answering = group.add_parser(
         "auto-reply", parents=[config], help="the touchpoint's automatic reply, and what is to be said about it"
     )
-    _add_shared(answering, "the mail that is answered; default: a sample one")
+    _add_shared(answering, "the mail that is answered (- for standard input); default: a sample one")
     answering.set_defaults(run=auto_reply)
 
 
@@ -258,7 +258,7 @@ def _read(path: Path) -> bytes:
     """Return a message. Raises OSError, and CommandError for what is none."""
     from gateway.mime.scan import scan
 
-    with path.open("rb") as file:
+    with (Path("/dev/stdin") if str(path) == "-" else path).open("rb") as file:
         raw = file.read(_LARGEST + 1)
     if len(raw) > _LARGEST:
         raise CommandError(f"{path} is larger than any message that would be taken")
@@ -359,7 +359,7 @@ def _picture(options: argparse.Namespace, shown: Letter, says: list[str]) -> byt
     except browser.NoPicture as error:
         raise CommandError(str(error)) from None
     if browser.runs_without_sandbox():
-        says.append("as root the browser has run without its sandbox; the page runs no scripts and loads nothing")
+        says.append("as root the browser has run without its sandbox; as anybody else it has one")
     for shot, picture in zip(shots, taken, strict=True):
         if picture.needs > shot.width and not shot.is_dark:
             says.append(f"on {shot.width} pixels it is cut off: it needs {picture.needs}")

@@ -102,8 +102,8 @@ def take(
     for number, browser in enumerate(browsers):
         try:
             with _running(browser, remote, until) as dialog:
-                session = _Session(dialog)
-                return [session.take(html, shot) for shot in shots]
+                page = _Page(dialog, html)
+                return [page.take(shot) for shot in shots]
         except _NotStarted as error:
             if number == len(browsers) - 1:
                 raise NoPicture(str(error)) from None
@@ -167,25 +167,25 @@ class _Dialog:
         return NoPicture(f"{self._browser} has ended in the middle") if self.has_answered else _NotStarted()
 
 
-class _Session:
-    """One tab."""
+class _Page:
+    """One tab with the page in it."""
 
-    def __init__(self, dialog: _Dialog) -> None:
+    def __init__(self, dialog: _Dialog, html: str) -> None:
         self._dialog = dialog
         target = dialog.ask("Target.createTarget", url="about:blank")["targetId"]
-        self._id = dialog.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = dialog.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self._ask("Emulation.setScriptExecutionDisabled", value=True)
-        self._frame = self._ask("Page.getFrameTree")["frameTree"]["frame"]["id"]
+        frame = self._ask("Page.getFrameTree")["frameTree"]["frame"]["id"]
+        self._ask("Page.setDocumentContent", frameId=frame, html=html)
 
     def _ask(self, method: str, **parameters: Any) -> Mapping[str, Any]:
-        return self._dialog.ask(method, self._id, **parameters)
+        return self._dialog.ask(method, self._session, **parameters)
 
-    def take(self, html: str, shot: Shot) -> Taken:
+    def take(self, shot: Shot) -> Taken:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if shot.is_dark else "light"}
         self._ask("Emulation.setDeviceMetricsOverride", width=shot.width, height=300, deviceScaleFactor=1, mobile=False)
         self._ask("Emulation.setEmulatedMedia", media="screen", features=[scheme])
         self._ask("Emulation.setAutoDarkModeOverride", enabled=shot.is_dark)
-        self._ask("Page.setDocumentContent", frameId=self._frame, html=html)
         self._ask("Runtime.evaluate", expression=_LOADED, awaitPromise=True)
         size = self._ask("Page.getLayoutMetrics")["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": shot.width, "height": min(size["height"], TALLEST), "scale": 1}

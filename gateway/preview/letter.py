@@ -6,7 +6,7 @@ Read leniently, from any bytes, for looking at only: what goes out is never made
 from __future__ import annotations
 
 import base64
-import binascii
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -20,6 +20,7 @@ from gateway.outbound.signature.render import text_of_html
 
 View = Literal["html", "text"]
 
+_BASE64: Final = re.compile(rb"[A-Za-z0-9+/\s]*")
 _SHOWN: Final = ("html", "plain")  # subtypes of text/ that mail clients show
 
 
@@ -131,10 +132,8 @@ def _is_picture(part: Part) -> bool:
 def _octets(raw: bytes, part: Part) -> bytes:
     body = raw[part.body : part.end]
     if part.encoding == "base64":  # also with a footer behind it, which `transfer` does not take
-        try:
-            return base64.b64decode(body)
-        except binascii.Error:
-            return b""
+        letters = b"".join(_BASE64.match(body)[0].split())  # type: ignore[index]  # it matches nothing, if need be
+        return base64.b64decode(letters[: -1 if len(letters) % 4 == 1 else None] + b"==")
     octets = transfer.decode(body, part.encoding)
     return body if octets is None else octets
 
