@@ -362,7 +362,8 @@ def _picture(options: argparse.Namespace, shown: Letter, says: list[str]) -> byt
         says.append("as root the browser has run without its sandbox; as anybody else it has one")
     for shot, picture in zip(shots, taken, strict=True):
         if picture.needs > shot.width and not shot.is_dark:
-            says.append(f"on {shot.width} pixels it is cut off: it needs {picture.needs}")
+            quoted = ", perhaps for what is quoted" if options.reply_to is not None else ""
+            says.append(f"on {shot.width} pixels it is cut off: it needs {picture.needs}{quoted}")
     titles = [f"{'dark' if shot.is_dark else 'light'}, {shot.width} pixels" for shot in shots]
     panels = list(zip(titles, (picture.png for picture in taken), strict=True))
     return sheet([panels[start : start + len(widths)] for start in range(0, len(panels), len(widths))])

@@ -120,6 +120,13 @@ def test_what_a_phone_cuts_off_is_told(render: Preview) -> None:
     done = render("signature", "support", "--output", str(render.home / "x.png"))
     assert f"on {NARROW} pixels it is cut off: it needs 5" in done.err
     assert f"on {WIDE} pixels" not in done.err
+    assert "quoted" not in done.err
+    path = render.home / "q.eml"
+    path.write_bytes(letter("Content-Type: text/html", body=b"<table width=700><tr><td>x</table>"))
+    render.write()
+    done = render("signature", "support", "--reply-to", str(path), "--output", str(render.home / "x.png"))
+    assert f"on {NARROW} pixels it is cut off: it needs 7" in done.err
+    assert "perhaps for what is quoted" in done.err
 
 
 @pytest.mark.parametrize(
