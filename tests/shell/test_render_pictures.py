@@ -302,6 +302,7 @@ def test_a_browser_that_hangs_is_ended_with_all_it_started(tmp_path: Path, scrip
 
 
 def test_a_browser_that_ends_in_the_middle_is_told(tmp_path: Path) -> None:
-    path = program(tmp_path, "short", """printf '{"id":1,"result":{"targetId":"x"}}\\0' >&4; exit 0""")
+    answer = '{"id":1,"result":{"targetId":"x"}}'
+    path = program(tmp_path, "short", f"head -c 1 <&3 >/dev/null; printf '{answer}\\0' >&4; exit 0")
     with pytest.raises(NoPicture, match="has ended in the middle"):
         browser.take("<p>", [Shot(300)], [str(path)])
