@@ -368,6 +368,7 @@ async def _status(desk: Desk, args: Args) -> Any:
     )
     _tell_of_doubts(health, await desk.store.read(backup.in_doubt))
     waiting = await desk.store.read(conversations.count_open)
+    unsigned = await desk.store.read(outbox.count_unsigned)
     lane_of = await desk.store.read(lanes.look_at_all)
     if UNROUTED in waiting:
         count, _ = waiting[UNROUTED]
@@ -399,6 +400,7 @@ async def _status(desk: Desk, args: Args) -> Any:
         },
         "touchpoints": [
             _touchpoint_status(touchpoint, health, outgoing.get(touchpoint.id, {}), lane_of.get(touchpoint.id))
+            | {"signatures_left_out": unsigned.get(touchpoint.id, 0)}
             for touchpoint in current.touchpoints.values()
         ],
         "queues": [

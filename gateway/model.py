@@ -342,9 +342,21 @@ class OutboxKind(StrEnum):
     NOTICE = "notice"
 
 
+class Signed(StrEnum):
+    """What became of the touchpoint's signature. Any other text says why one that was wanted is not in the message."""
+
+    UNWANTED = ""
+    PLACED = "placed"
+    PRESENT = "present"  # the client sent it along: a draft that comes again
+    EARLIER = "earlier"  # wanted in the first message of a conversation only, and this one is not
+
+
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A message that we are about to accept responsibility for. `raw`: CRLF, signature and missing fields added."""
+    """A message that we are about to accept responsibility for. `raw`: CRLF, signature and missing fields added.
+
+    `signature`: a Signed, or why it was left out, in a few words. `signs_once`: it is wanted once in a conversation.
+    """
 
     id: int
     touchpoint: str
@@ -356,6 +368,8 @@ class Submission:
     raw: bytes = field(repr=False)
     kind: OutboxKind = OutboxKind.REPLY
     references: tuple[str, ...] = ()  # In-Reply-To and References: they tie it to its conversation
+    signature: str = Signed.UNWANTED
+    signs_once: bool = False
 
 
 class Fate(StrEnum):

@@ -167,6 +167,9 @@ def _print_status(found: dict[str, Any]) -> None:
                 for t in found["touchpoints"]
             ),
         )
+    if unsigned := [(t["address"], t["signatures_left_out"]) for t in found["touchpoints"] if t["signatures_left_out"]]:
+        print()
+        show.table(("TOUCHPOINT", "SENT WITHOUT THE SIGNATURE"), unsigned)
     watched = [(t["address"], _folders(t["folders"])) for t in found["touchpoints"] if t["folders"]]
     if watched:
         print()

@@ -83,7 +83,7 @@ def show_(options: argparse.Namespace) -> int:
     if options.json:
         show.as_json(found)
         return 0
-    show.facts(found, ("id", "touchpoint", "agent", "message_id", "subject", "accepted_at", "cause"))
+    show.facts(found, ("id", "touchpoint", "agent", "message_id", "subject", "accepted_at", "signature", "cause"))
     print()
     show.table(
         ("TO", "STATE", "TRIES", "NEXT", "REPLY"),

@@ -23,7 +23,5 @@ GATEWAY: Final[dict[str, tuple[Any, ...]]] = {
 RULES: Final[dict[str, tuple[Any, ...]]] = {
     "touchpoint.auth": ("password",),
     "touchpoint.preview_roles": ([],),
-    "touchpoint.signature.when": ("always",),
-    "touchpoint.signature.strip_client_signature": (False,),
     "template": (),
 }

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from email.utils import format_datetime
+from functools import partial
 from typing import Final, Protocol, TypeVar, TypeVarTuple
 
 from gateway import events
@@ -18,7 +19,7 @@ from gateway.config import Agent, Config, Touchpoint
 from gateway.errors import Unavailable
 from gateway.mime.scan import HeaderFacts, scan
 from gateway.mime.templates import TemplateFault, render_line
-from gateway.model import Envelope, Submission, Wish, show_id
+from gateway.model import Envelope, Signed, Submission, Wish, show_id
 from gateway.outbound.addressing import plain, same_mailbox
 from gateway.outbound.data import DIGEST_BYTES
 from gateway.outbound.header import compose_from, finish_header, refuse_header
@@ -139,8 +140,7 @@ class Acceptance:
             from_field=None if signed else _from_field(touchpoint, agent, sender, facts, here.date()),
             missing=_missing_fields(facts, message_id, here),
         )
-        if not signed and touchpoint.signature is not None and touchpoint.signature.active:
-            finished = await self._sign(finished, touchpoint, agent, facts, here.date(), show_id(number))
+        finished, signature = await self._sign(finished, touchpoint, agent, facts, here.date(), show_id(number))
         envelope = _envelope(draft, touchpoint, facts, finished)
         if reply := self._refuse_for_provider(touchpoint, envelope, len(finished)):
             return self._refuse(login, reply)
@@ -154,6 +154,8 @@ class Acceptance:
             accepted_at=at,
             raw=finished,
             references=_references(facts),
+            signature=signature,
+            signs_once=touchpoint.signature is not None and touchpoint.signature.when == "first",
         )
         notice = self._warnings.of(submission) if self._warnings is not None else None
         chunks = await raw.stage(self._store, number, finished)
@@ -170,6 +172,8 @@ class Acceptance:
             self._on_accepted(touchpoint.id)
             recipients = len(draft.recipients)
             events.accepted(show_id(number), touchpoint.id, agent.login, len(finished), recipients, message_id)
+            if signature not in tuple(Signed):
+                events.warn("signature-left-out", queue_id=show_id(number), touchpoint=touchpoint.id, cause=signature)
         return f"250 2.0.0 queued as {show_id(accepted.id)}"
 
     def _refuse_for_provider(self, touchpoint: Touchpoint, envelope: Envelope, size: int) -> str | None:
@@ -212,10 +216,17 @@ class Acceptance:
 
     async def _sign(
         self, message: bytes, touchpoint: Touchpoint, agent: Agent, facts: HeaderFacts, on: date, queue_id: str
-    ) -> bytes:
-        """Return the message with the touchpoint's signature, or as it is: a signature is never a reason to refuse."""
+    ) -> tuple[bytes, str]:
+        """Return the message with the touchpoint's signature, or as it is, and what became of the signature, as in
+        `Submission`: it is never a reason to refuse."""
         signature = touchpoint.signature
-        assert signature is not None
+        if signature is None or not signature.active:
+            return message, Signed.UNWANTED
+        keys = thread_keys(touchpoint.id, _references(facts)) if signature.when == "first" else ()
+        if keys:
+            is_given = await self._store.read(outbox.is_signed_already, keys)
+            if is_given:
+                return message, Signed.EARLIER
         customer = (facts.to[0].name, facts.to[0].address) if len(facts.to) == 1 else None
         try:
             rendered = render(
@@ -224,17 +235,17 @@ class Acceptance:
                 context(touchpoint, agent, subject=facts.subject, on=on, customer=customer),
                 images={name: image.data for name, image in signature.images.items()},
                 unique=queue_id,
+                conditional_comments=signature.conditional_comments,
             )
-            if len(message) <= _INLINE_BYTES:
-                injected = inject(message, rendered)
-            else:
-                injected = await self._workers.run(inject, message, rendered, timeout=_INJECT_SECONDS)
+            work = partial(inject, message, rendered, strip_client_signature=signature.strip_client_signature)
+            injected = (
+                work() if len(message) <= _INLINE_BYTES else await self._workers.run(work, timeout=_INJECT_SECONDS)
+            )
         except (TemplateFault, Unavailable) as error:
-            events.warn("signature-left-out", queue_id=queue_id, touchpoint=touchpoint.id, cause=str(error))
-            return message
+            return message, str(error)
         if not injected.placed:
-            events.say("signature-left-out", queue_id=queue_id, touchpoint=touchpoint.id, cause=injected.reason)
-        return injected.raw
+            return message, injected.reason
+        return injected.raw, Signed.PRESENT if injected.reason else Signed.PLACED
 
     def _may_write_as(self, config: Config, agent: Agent) -> tuple[Touchpoint, ...]:
         if self._allowed_in is not config:

@@ -58,6 +58,7 @@ def signed(sample: Sample, touchpoint: Touchpoint, agent: Agent, address: str, a
         filled,
         images={name: image.data for name, image in signature.images.items()},
         unique="preview",
+        conditional_comments=signature.conditional_comments,
     )
-    injected = inject(without, rendered)
+    injected = inject(without, rendered, strip_client_signature=signature.strip_client_signature)
     return Outgoing(injected.raw, without, rendered, injected.placed, injected.reason)

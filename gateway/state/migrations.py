@@ -94,6 +94,10 @@ CREATE INDEX entry_conversation ON entry (conversation);
 -- Which conversation a Message-ID belongs to. key: 64 bits of a hash of touchpoint and Message-ID.
 CREATE TABLE thread (key INTEGER PRIMARY KEY, conversation INTEGER NOT NULL);
 
+-- Which Message-IDs belong to a conversation that has had the touchpoint's signature, where that is given once. key: as
+-- in thread, of the message that has it and of those that it refers to.
+CREATE TABLE signed (key INTEGER NOT NULL, outbox INTEGER NOT NULL, PRIMARY KEY (key, outbox)) WITHOUT ROWID;
+
 -- An accepted outbound message. kind: reply | auto-reply | notice. `answers`: the inbound message that it replies to.
 -- held: why it is not tried, NULL where it may be: person | restored. envid, ret (full | hdrs): RFC 3461 §4.3, §4.4.
 -- drop_at: from then on it is not worth sending any more (an automatic answer); NULL: always.
@@ -101,7 +105,9 @@ CREATE TABLE outbox (
     id INTEGER PRIMARY KEY, touchpoint TEXT NOT NULL, agent TEXT NOT NULL, kind TEXT NOT NULL,
     return_path TEXT NOT NULL, eight_bit INTEGER NOT NULL, smtputf8 INTEGER NOT NULL, message_id TEXT NOT NULL,
     subject TEXT NOT NULL, size INTEGER NOT NULL, accepted_at INTEGER NOT NULL, conversation INTEGER,
-    answers INTEGER, held TEXT, envid TEXT, ret TEXT, drop_at INTEGER);
+    answers INTEGER, held TEXT, envid TEXT, ret TEXT, drop_at INTEGER, signature TEXT NOT NULL DEFAULT '');
+-- signature: '' none was wanted | placed | present | earlier | why it was left out. Only the last are counted.
+CREATE INDEX outbox_unsigned ON outbox (touchpoint) WHERE signature NOT IN ('', 'placed', 'present', 'earlier');
 CREATE INDEX outbox_conversation ON outbox (conversation) WHERE conversation IS NOT NULL;
 -- How many automatic answers a touchpoint gives in an hour.
 CREATE INDEX outbox_answers ON outbox (touchpoint, accepted_at) WHERE kind = 'auto-reply';

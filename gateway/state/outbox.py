@@ -32,5 +32,7 @@ from gateway.state.outbox_step import read_chunk as read_chunk
 from gateway.state.outbox_step import step as step
 from gateway.state.outbox_view import Stopped as Stopped
 from gateway.state.outbox_view import count_open as count_open
+from gateway.state.outbox_view import count_unsigned as count_unsigned
+from gateway.state.outbox_view import is_signed_already as is_signed_already
 from gateway.state.outbox_view import list_outbox as list_outbox
 from gateway.state.outbox_view import show_outbox as show_outbox

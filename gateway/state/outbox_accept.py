@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.model import NO_WISH, OutboxKind, Submission, to_ms
-from gateway.rules.conversation import thread_key
+from gateway.model import NO_WISH, OutboxKind, Signed, Submission, to_ms
+from gateway.rules.conversation import thread_key, thread_keys
 from gateway.state import correspondents, queues, raw
 from gateway.state.lifecycle import State
 from gateway.state.raw import Chunk
@@ -23,12 +23,13 @@ from gateway.state.rows import insert_many, padded
 
 _OUTBOX: Final = (
     "INSERT INTO outbox (id, touchpoint, agent, kind, return_path, eight_bit, smtputf8, message_id, subject, size,"
-    " accepted_at, conversation, answers, envid, ret)"
+    " accepted_at, conversation, answers, envid, ret, signature)"
 )
 _RECIPIENT: Final = (
     "INSERT INTO recipient (outbox, number, touchpoint, address, state, attempts, attempt, waited, next_attempt_at,"
     " notify, orcpt)"
 )
+_SIGNED: Final = "INSERT OR IGNORE INTO signed (key, outbox)"
 _SUBMITTED: Final = "INSERT INTO submitted (outbox, digest, at)"
 _RECENT: Final = "INSERT OR REPLACE INTO temp.recent (digest, outbox)"
 _REMEMBERED_MS: Final = 24 * 3_600_000
@@ -99,6 +100,7 @@ def _insert(db: sqlite3.Connection, items: Sequence[Accepting]) -> None:
                 answered,
                 envelope.envid or None,
                 envelope.ret or None,
+                str(submission.signature),
             )
         )
         wishes = envelope.wishes or (NO_WISH,) * len(envelope.recipients)
@@ -109,6 +111,8 @@ def _insert(db: sqlite3.Connection, items: Sequence[Accepting]) -> None:
         )  # fmt: skip
     insert_many(db, _OUTBOX, messages)
     insert_many(db, _RECIPIENT, recipients)
+    if signed := [(key, item.submission.id) for item in items for key in _signed_keys(item.submission)]:
+        insert_many(db, _SIGNED, signed)
     written = [item.submission for item in items if item.submission.kind is OutboxKind.REPLY]
     correspondents.note(
         db, [(one.touchpoint, to, to_ms(one.accepted_at)) for one in written for to in one.envelope.recipients]
@@ -209,6 +213,12 @@ def _find_answered(
         is_reply = item.submission.kind is OutboxKind.REPLY
         found.append(next((id for id in named if id is not None), None) if is_reply else None)
     return found
+
+
+def _signed_keys(submission: Submission) -> tuple[int, ...]:
+    if not submission.signs_once or submission.signature not in (Signed.PLACED, Signed.PRESENT):
+        return ()
+    return thread_keys(submission.touchpoint, (submission.message_id, *submission.references))
 
 
 def _tie(submission: Submission) -> queues.Tie:

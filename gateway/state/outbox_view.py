@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from gateway.model import from_ms, read_id, show_id
 from gateway.state import lanes
 from gateway.state.doubts import Held
 from gateway.state.lifecycle import PERSON, WAITING, LaneState, State
+from gateway.state.rows import padded
 
 Stopped = Callable[[str], str | None]
 
@@ -68,12 +69,38 @@ def count_open(db: sqlite3.Connection, stopped: Stopped = lambda touchpoint: Non
     return {touchpoint: dict(found) for touchpoint, found in counts.items()}
 
 
+def count_unsigned(db: sqlite3.Connection) -> dict[str, int]:
+    """Return by touchpoint how many messages, of those that are kept, went without the signature they should have."""
+    return dict(
+        db.execute(
+            "SELECT touchpoint, count(*) FROM outbox INDEXED BY outbox_unsigned"
+            " WHERE signature NOT IN ('', 'placed', 'present', 'earlier') GROUP BY touchpoint"
+        ).fetchall()
+    )
+
+
+def is_signed_already(db: sqlite3.Connection, keys: Sequence[int]) -> bool:
+    """Has the conversation that these thread keys belong to a message with the signature that somebody got, or may
+    still get?"""
+    marks, values = padded(keys)
+    row = db.execute(
+        "WITH given (id) AS (SELECT outbox.id FROM thread"
+        " CROSS JOIN outbox ON outbox.conversation = thread.conversation"
+        f" WHERE thread.key IN ({marks}) AND outbox.signature IN ('placed', 'present')"
+        f" UNION ALL SELECT outbox FROM signed WHERE key IN ({marks}))"
+        " SELECT 1 FROM given WHERE EXISTS (SELECT 1 FROM recipient WHERE recipient.outbox = given.id"
+        " AND state NOT IN ('refused', 'expired', 'cancelled')) LIMIT 1",
+        (*values, *values),
+    ).fetchone()
+    return row is not None
+
+
 def _show(db: sqlite3.Connection, where: str, values: tuple[int, ...], stopped: Stopped) -> list[dict[str, Any]]:
     known = lanes.look_at_all(db)
     messages: dict[int, dict[str, Any]] = {}
     rows = db.execute(
         "SELECT outbox.id, outbox.touchpoint, agent, message_id, subject, accepted_at, held, address, state, attempts,"
-        " next_attempt_at, reply, doubt.next_at, looks, bounced.text"
+        " next_attempt_at, reply, doubt.next_at, looks, bounced.text, signature"
         " FROM outbox JOIN recipient ON recipient.outbox = outbox.id"
         " LEFT JOIN bounced ON bounced.outbox = outbox.id AND bounced.number = recipient.number"
         " LEFT JOIN doubt ON doubt.outbox = outbox.id AND doubt.number = recipient.number"
@@ -81,7 +108,7 @@ def _show(db: sqlite3.Connection, where: str, values: tuple[int, ...], stopped: 
         values,
     )
     for id, touchpoint, agent, message_id, subject, accepted_at, holder, *rest in rows:
-        address, state, attempts, next_at, reply, look_at, looks, bounced = rest
+        address, state, attempts, next_at, reply, look_at, looks, bounced, signature = rest
         held = None if holder is None else Held(holder)
         message = messages.get(id)
         if message is None:
@@ -95,6 +122,7 @@ def _show(db: sqlite3.Connection, where: str, values: tuple[int, ...], stopped: 
                 "cause": None,
                 "recipients": [],
                 "held": held,
+                "signature": signature or None,
             }
         shown, next_at, cause = _shown(State(state), next_at, held, known.get(touchpoint), stopped(touchpoint))
         if message["cause"] is None and state not in (State.DELIVERED, State.CANCELLED):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.model import Role, from_ms, read_id, show_id
+from gateway.model import Role, Signed, from_ms, read_id, show_id
 from gateway.rules.conversation import thread_key
 from gateway.state.conversations import as_json
 from gateway.state.outbox_view import Stopped, show_outbox
@@ -22,6 +22,11 @@ STRETCH: Final = 20_000  # rows that one look goes through
 
 Step = dict[str, Any]
 _KINDS: Final = {Role.QUEUE: "inbound", Role.JUNK: "inbound", Role.SENT: "sent"}
+_SIGNED: Final = {
+    Signed.PLACED: ("the touchpoint's", "placed"),
+    Signed.PRESENT: ("it was in the message already", "left as it was"),
+    Signed.EARLIER: ("an earlier message of the conversation has it", "not wanted again"),
+}
 _PLAIN_ID: Final = "lower(replace(replace(message_id, '<', ''), '>', ''))"
 
 
@@ -122,16 +127,20 @@ def _at_provider(db: sqlite3.Connection, id: int) -> Iterator[Step]:
 
 def _outbound(db: sqlite3.Connection, id: int, stopped: Stopped) -> Iterator[Step]:
     row = db.execute(
-        "SELECT agent, kind, subject, size, accepted_at, conversation, answers, drop_at, touchpoint FROM outbox"
+        "SELECT agent, kind, subject, size, accepted_at, conversation, answers, drop_at, touchpoint, signature"
+        " FROM outbox"
         " WHERE id = ?",
         (id,),
     ).fetchone()
     shown = show_outbox(db, id, stopped)
     if row is None or shown is None:
         return
-    agent, kind, subject, size, accepted_at, conversation, answers, drop_at, touchpoint = row
+    agent, kind, subject, size, accepted_at, conversation, answers, drop_at, touchpoint, signature = row
     to = _recipients(db, id)
     yield _step(accepted_at, "accepted", _line(agent or touchpoint, to, subject), f"{kind}, {size} bytes", id)
+    if signature:
+        detail, verdict = _SIGNED.get(signature, (signature, "left out"))
+        yield _step(accepted_at, "signature", detail, verdict, id)
     if answers is not None:
         yield _step(accepted_at, "answers", show_id(answers), "", answers)
     if conversation is not None:

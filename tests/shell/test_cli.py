@@ -638,6 +638,7 @@ def status(**changes: Any) -> dict[str, Any]:
         "direction": "both", "last_message_at": rfc3339(now - timedelta(minutes=5)),
         "last_server_byte_at": rfc3339(now - timedelta(seconds=7, milliseconds=1)),
         "lag_seconds": 0, "lane": "open", "unfetched": 6, "queued": 1, "deferred": 2, "held": 3, "uncertain": 4,
+        "signatures_left_out": 0,
         "folders": [
             {"name": "INBOX", "role": "queue"}, {"name": "Orders", "role": "queue"}, {"name": HOSTILE, "role": "junk"},
         ],

@@ -40,8 +40,20 @@ CONVERSATION_KEYS = [
 STATUS_KEYS = [
     *("id", "address", "name", "active", "connected", "state", "cause", "since", "consent_at", "direction"),
     *("last_message_at", "last_server_byte_at", "lag_seconds", "unfetched", "queued", "deferred", "held", "uncertain"),
+    "signatures_left_out",
 ]
-OUTBOX_KEYS = ["id", "touchpoint", "agent", "message_id", "subject", "accepted_at", "cause", "recipients", "held"]
+OUTBOX_KEYS = [
+    "id",
+    "touchpoint",
+    "agent",
+    "message_id",
+    "subject",
+    "accepted_at",
+    "cause",
+    "recipients",
+    "held",
+    "signature",
+]
 RECIPIENT_KEYS = ["address", "state", "attempts", "next_attempt_at", "reply", "next_look_at", "looks", "bounced"]
 
 

@@ -72,6 +72,7 @@ def test_what_is_accepted_is_queued_and_due_at_once(store: Store) -> None:
                 for address in ("b@clients.example", "c@clients.example")
             ],
             "held": None,
+            "signature": None,
         }
     ]
 

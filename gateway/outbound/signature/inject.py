@@ -63,7 +63,7 @@ def inject(raw: bytes, signature: RenderedSignature, *, strip_client_signature: 
     linear in the size of the text parts: above some 100 KiB of text this belongs into a worker process.
     """
     tree = scan(raw)
-    if reason := protection(tree):
+    if reason := protection(raw, tree):
         return Injected(raw, False, reason)
     try:
         done = _injected(raw, tree, signature, strip_client_signature)

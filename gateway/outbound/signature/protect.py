@@ -5,8 +5,13 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from gateway.mime import transfer
 from gateway.mime.structure import Part
 
+# What a guest's calendar says to the host's (RFC 5546 §1.4): the organizer's program reads it, nobody else.
+_GUEST_SAYS: Final = frozenset({"reply", "counter", "refresh"})
+_METHOD = re.compile(rb"^METHOD[ \t]*:[ \t]*(\w{1,20})", re.I | re.M)
+_LARGEST_CALENDAR: Final = 256 * 1024  # octets that are looked through
 _SEALED: Final = {
     "multipart/signed": "signed (RFC 1847)",
     "multipart/encrypted": "encrypted (RFC 1847)",
@@ -20,11 +25,15 @@ _ARMOUR = re.compile(rb"(?:^|\n)-----BEGIN (?:PGP (?:SIGNED )?MESSAGE|PKCS7)----
 _HTML_ARMOUR: Final = (b"-----BEGIN PGP MESSAGE-----", b"-----BEGIN PGP SIGNED MESSAGE-----")
 
 
-def protection(tree: Part) -> str:
-    """Return why the message as a whole must stay as it is, in a few words, or ""."""
+def protection(raw: bytes, tree: Part) -> str:
+    """Return why the message as a whole must stay as it is, in a few words, or "". `tree`: the scan of `raw`."""
     for field in tree.fields:
         if field.name == "dkim-signature":
             return "already DKIM-signed"
+        if field.name == "arc-message-signature":
+            return "already signed by ARC (RFC 8617)"
+        if field.name == "resent-from":
+            return "somebody else's mail that is passed on (RFC 5322 §3.6.6)"
         if field.name == "auto-submitted" and field.text.partition(";")[0].partition("(")[0].strip().lower() != "no":
             return "automatically submitted (RFC 3834)"
     if tree.content_type.startswith("message/"):
@@ -34,9 +43,19 @@ def protection(tree: Part) -> str:
     for part in tree.walk():
         if reason := _SEALED.get(part.content_type):
             return reason
-        if part.content_type == "text/calendar" and part.parameters.get("method", "").lower() == "reply":
+        if part.content_type == "text/calendar" and _method(raw, part) in _GUEST_SAYS:
             return "the answer to an invitation (RFC 6047)"
     return ""
+
+
+def _method(raw: bytes, part: Part) -> str:
+    """RFC 6047 §2.4 wants the method as a parameter; some clients have it in the calendar only."""
+    if method := part.parameters.get("method"):
+        return method.strip().lower()
+    if part.end - part.body > _LARGEST_CALENDAR:
+        return ""
+    found = _METHOD.search(transfer.decode(raw[part.body : part.end], part.encoding) or b"")
+    return found[1].decode("ascii").lower() if found else ""
 
 
 def has_armour(text: bytes, *, is_html: bool) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.outbound.sender import SIGNED_TYPES
 from gateway.outbound.signature.block import RenderedSignature
 from gateway.outbound.signature.inject import inject
 
@@ -36,6 +37,24 @@ def inject_into(*lines: str) -> tuple[bool, str]:
             "signed (RFC 1847)",
         ),
         (["Content-Type: text/calendar; method=REPLY", "", "x"], "the answer to an invitation (RFC 6047)"),
+        (["Content-Type: text/calendar; method=Counter", "", "x"], "the answer to an invitation (RFC 6047)"),
+        (
+            ["Content-Type: multipart/alternative; boundary=b", "", "--b", "", "Yes", "--b",
+             "Content-Type: text/calendar", "", "BEGIN:VCALENDAR", "METHOD:REPLY", "--b--"],
+            "the answer to an invitation (RFC 6047)",
+        ),
+        (
+            ["Content-Type: text/calendar", "Content-Transfer-Encoding: base64", "",
+             "QkVHSU46VkNBTEVOREFSDQpNRVRIT0Q6UkVQTFkNCg=="],
+            "the answer to an invitation (RFC 6047)",
+        ),
+        (["ARC-Message-Signature: i=1; a=rsa-sha256", "", "x"], "already signed by ARC (RFC 8617)"),
+        (["Resent-From: b@example.com", "", "x"], "somebody else's mail that is passed on (RFC 5322 §3.6.6)"),
+        (
+            ["Content-Type: multipart/mixed; boundary=b", "", "--b", "", "x", "--b",
+             "Content-Type: application/pkcs7-mime", "", "x", "--b--"],
+            "S/MIME (RFC 8551)",
+        ),
         (["", "hello", "-----BEGIN PGP MESSAGE-----", "x"], "inline PGP or S/MIME"),
         (["", "-----BEGIN PGP SIGNED MESSAGE-----", "x"], "inline PGP or S/MIME"),
         (["Content-Type: text/html", "", "<pre>-----BEGIN PGP MESSAGE-----</pre>"], "inline PGP or S/MIME"),
@@ -58,8 +77,15 @@ def test_it_stays_as_it_is(lines: list[str], reason: str) -> None:
          "DKIM-Signature: v=1", "Content-Type: multipart/signed; boundary=c", "", "--c", "", "x", "--c--", "--b--"],
         ["Content-Type: multipart/alternative; boundary=b", "", "--b", "", "x", "--b",
          "Content-Type: text/calendar; method=REQUEST", "", "x", "--b--"],
+        ["Content-Type: multipart/alternative; boundary=b", "", "--b", "", "Can we talk?", "--b",
+         "Content-Type: text/calendar", "", "METHOD:PUBLISH", "DESCRIPTION:METHOD:REPLY", "--b--"],
     ],
-    ids=["not-auto", "not-auto-comment", "quoted", "in-a-line", "key", "forwarded-signed", "invitation"],
+    ids=["not-auto", "not-auto-comment", "quoted", "in-a-line", "key", "forwarded-signed", "invitation", "published"],
 )  # fmt: skip
 def test_it_only_looks_like_it(lines: list[str]) -> None:
     assert inject_into(*lines) == (True, "")
+
+
+@pytest.mark.parametrize("kind", sorted(SIGNED_TYPES))
+def test_what_the_door_takes_for_signed_is_never_touched(kind: str) -> None:
+    assert not inject_into(f"Content-Type: {kind}; boundary=b", "", "--b", "", "x", "--b--")[0]
