@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import NamedTuple
 
+from gateway.mime.search import find_by
 from gateway.mime.structure import Part, read_parameters
 
 _CHARSET_PARAMETER = re.compile(rb"""(;\s*charset\s*=\s*)("[^"]*"|[^\s;"]*)""", re.IGNORECASE)
@@ -75,6 +76,6 @@ def set_charset(raw: bytes, part: Part, label: str, eol: bytes) -> Edit:
 def fresh_boundary(raw: bytes, purpose: str) -> str:
     """Return a boundary that stands nowhere in `raw`. The same message and purpose give the same one: no dice."""
     seed, number = blake2b(raw[:65536], digest_size=12, person=b"boundary").hexdigest(), 0
-    while (boundary := f"=_{purpose}-{number}-{seed}").encode("ascii") in raw:
+    while find_by(b"_", (boundary := f"=_{purpose}-{number}-{seed}").encode("ascii"), raw, 0, len(raw)) >= 0:
         number += 1
     return boundary

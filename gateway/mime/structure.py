@@ -17,6 +17,8 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from gateway.mime.search import find_by
+
 MAX_DEPTH: Final = 50
 MAX_PARTS: Final = 1_000
 MAX_FIELDS: Final = 1_000  # per part; honest mail has below a hundred
@@ -202,7 +204,7 @@ class _Scan:
         while True:
             if position == body and raw.startswith(line, body, end):
                 start = body
-            elif (start := raw.find(b"\n" + line, position, end) + 1) == 0:
+            elif (start := find_by(b"-", b"\n" + line, raw, position, end) + 1) == 0:
                 return
             behind = start + len(line)
             closing = raw.startswith(b"--", behind, end)
