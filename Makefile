@@ -7,7 +7,7 @@ JOBS   ?= 2
 PYTEST := $(BIN)/pytest -n $(JOBS) --dist loadgroup
 READY  := .venv/.ready-$(notdir $(PYTHON))
 
-.PHONY: help demo test check fmt lint types layers schema bench test-peers test-faults soak cover peers clean
+.PHONY: help demo test check fmt lint types layers schema bench test-peers test-faults soak fuzz cover peers clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -50,6 +50,9 @@ test-faults: peers $(READY) ## only kill -9, power cut, full disk
 soak: peers $(READY) ## 10,000 messages in, 5,000 out, in storms with 150 kills, and death at every step: an hour and more
 	SOAK=1 $(PYTEST) tests/peers/test_chaos.py tests/faults/test_every_step.py tests/faults/test_outbound_rig.py \
 		tests/faults/test_reload_under_load.py tests/peers/test_auto_reply_loops.py
+
+fuzz: $(READY) ## odd mail at the signature's core for FUZZ_SECONDS (600), with figures; a found case is kept in build/fuzz
+	$(BIN)/python -m tests.fuzz.signature --seconds $(or $(FUZZ_SECONDS),600)
 
 cover: $(READY) ## line and branch coverage of the cores by their own tests; fails under 95 %
 	$(BIN)/coverage erase

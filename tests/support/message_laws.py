@@ -82,7 +82,7 @@ def one_insertion(was: str, now: str, kind: str, signature: RenderedSignature) -
     """Return what is around the block, having seen that taking out one run of letters with it gives `was` back."""
     plain = text_block(signature)
     stuffed = re.sub(r"(?m)^(?=[ >]|From )", " ", plain)  # RFC 3676, where the part is flowed
-    blocks = (plain, stuffed) if kind == "text/plain" else (f'<div class="{MARKER}">',)
+    blocks = (plain, stuffed) if kind == "text/plain" else (f'<div class="{MARKER}"',)
     length = len(now) - len(was)
     assert length >= min(map(len, blocks))
     for block in blocks:

@@ -36,6 +36,7 @@ _BREAK: Final = "<br>\n"  # between the signature and the quote below it
 # What is odd but leaves no doubt where the text begins and ends.
 _TOLERATED: Final = frozenset({"multipart without its end"})
 _LONGEST_LOOK: Final = 1_000  # octets behind an edit that may become a line of their own
+_LONGEST_REASON: Final = 100  # letters
 _STUFFED = re.compile(r"^(?=[ >]|From )", re.MULTILINE)
 
 
@@ -64,18 +65,27 @@ def inject(raw: bytes, signature: RenderedSignature, *, strip_client_signature: 
     """
     tree = scan(raw)
     if reason := protection(raw, tree):
-        return Injected(raw, False, reason)
+        return Injected(raw, False, _short(reason))
     try:
         done = _injected(raw, tree, signature, strip_client_signature)
     except Refused as refusal:
-        return Injected(raw, False, str(refusal))
+        return Injected(raw, False, _short(str(refusal)))
     return Injected(raw, True, ALREADY_THERE) if done is None else Injected(done, True, "")
+
+
+def _short(reason: str) -> str:
+    """A reason quotes the message and goes into a log."""
+    return reason if len(reason) <= _LONGEST_REASON else reason[: _LONGEST_REASON - 1] + "…"
 
 
 def _injected(raw: bytes, tree: Part, signature: RenderedSignature, is_stripped: bool) -> bytes | None:
     found = bodies((tree,))
     if not found.plain and not found.html:
         return _with_text_part(raw, tree, signature)
+    if not signature.text:  # a delimiter alone says nothing
+        found = found._replace(plain=())
+        if not found.html:
+            raise Refused("the signature has no text")
     _refuse_odd(part for path in (*found.plain, *found.html) for part in path)
     text = _text(raw, found.plain, signature, is_stripped) if found.plain else None
     html = _html(raw, found.html, signature, is_stripped) if found.html else None
@@ -227,7 +237,8 @@ def _with_text_part(raw: bytes, tree: Part, signature: RenderedSignature) -> byt
     eol = line_end(raw)
     first = tree.delimiters[0]
     delimiter = raw[first.start : first.end]
-    new = body_part(text_block(signature), html_block(signature).decode("ascii"), signature.images, eol=eol)
+    text = text_block(signature) if signature.text else ""
+    new = body_part(text, html_block(signature).decode("ascii"), signature.images, eol=eol)
     edit = Edit(first.start, first.start, new + eol)
     _refuse_boundaries(raw, (tree,), [edit])
     return splice(raw, [edit._replace(data=delimiter + edit.data)])

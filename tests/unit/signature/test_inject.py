@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from gateway.mime.compose import Image
-from gateway.outbound.signature.block import RenderedSignature
+from gateway.outbound.signature.block import RenderedSignature, html_block
 from gateway.outbound.signature.inject import ALREADY_THERE, Injected, inject
 from tests.support.message_laws import check_splice, leaves, no_new_defects, parse, text_of
 
@@ -169,10 +169,8 @@ def test_an_escape_is_never_cut() -> None:
         "<p>a=C3=A1 =", "=20<div class=3D\"gmail_quote\">hi</div></p>",
     )  # fmt: skip
     done = once(raw, ANA)
-    assert (
-        b'<p>a=C3=A1 =\r\n=20\r\n<div class=3D"mail-gateway-signature"><p>Ana</p></div>\r\n<br>\r\n<div class=3D"gm'
-        in done
-    )
+    assert b'<p>a=C3=A1 =\r\n=20\r\n<div class=3D"mail-gateway-signature"' in done
+    assert done.endswith(b'</div>\r\n<br>\r\n<div class=3D"gmail_quote">hi</div></p>\r\n'.removesuffix(b"\r\n"))
 
 
 def test_a_blank_in_front_of_the_block_is_held() -> None:
@@ -205,7 +203,7 @@ ALTERNATIVE = (
 def test_both_alternatives_get_it() -> None:
     assert once(mail(*ALTERNATIVE), ANA) == mail(
         *ALTERNATIVE[:6], "", "-- ", "Ana", "", "--b", *ALTERNATIVE[7:10],
-        '<div class="mail-gateway-signature"><p>Ana</p></div>', "", "--b--", "",
+        html_block(ANA).decode(), "", "--b--", "",
     )  # fmt: skip
 
 
@@ -320,3 +318,95 @@ def test_a_text_file_beside_the_text_is_left_alone() -> None:
     raw = mail("Content-Type: multipart/mixed; boundary=b", "", "--b", 'Content-Type: text/plain; name="log.txt"', "",
                "log", "--b", "Content-Type: text/plain", "", "Hello", "--b--", "")  # fmt: skip
     assert b"log\r\n--b" in once(raw, ANA)
+
+
+LONG = RenderedSignature("<p>Ana Lima</p>", "Ana Lima, who answers what is asked\nSupport – Lisboa")
+
+
+EIGHT_BIT = "Content-Transfer-Encoding: 8bit"
+LONG_TEXT = "-- \nAna Lima, who answers what is asked\nSupport – Lisboa"
+
+
+@pytest.mark.parametrize(
+    ("fields", "lines"),
+    [
+        (EIGHT_BIT, ["Hello", "", "--", "Ana Lima, who answers", "what is asked", "Support – Lisboa"]),
+        (EIGHT_BIT, ["Hello", "-- ", "", "Ana Lima, who answers what is asked  ", "", "Support – Lisboa"]),
+        (EIGHT_BIT, ["--\u00a0", "Ana Lima, who answers what is asked", "Support\u00a0– Lisboa", "more"]),
+        (EIGHT_BIT, ["Hello", "-- ", "Ana Lima, who answers ", " what is asked", "Support – Lisboa"]),
+        ("Content-Transfer-Encoding: base64", [base64.b64encode(LONG_TEXT.encode()).decode()]),
+    ],
+    ids=["cut-elsewhere", "blank-lines", "hard-blanks", "flowed", "base64"],
+)
+def test_a_block_that_a_client_wrote_in_its_own_way_is_known_again(fields: str, lines: list[str]) -> None:
+    raw = mail(fields, "Content-Type: text/plain; charset=utf-8", "", *lines)
+    assert inject(raw, LONG) == Injected(raw, True, ALREADY_THERE)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["Ana", "-- \r\nAnabel", "-- Ana", "> -- \r\n> Ana", "-- \r\nHello\r\nAna"],
+    ids=["no-delimiter", "longer-name", "one-line", "quoted", "other-words"],
+)
+def test_what_is_not_the_whole_block_is_none(line: str) -> None:
+    assert inject(mail("", "Hello", line, ""), ANA).reason == ""
+
+
+@pytest.mark.parametrize("name", ["mail-gateway-signature", "x_mail-gateway-signature", "m_-71mail-gateway-signature"])
+def test_the_mark_is_known_under_the_names_that_webmail_gives_it(name: str) -> None:
+    raw = mail("Content-Type: text/html", "", f'<p>Hello</p><div class="a {name}"><p>Ana</p></div>')
+    assert inject(raw, ANA) == Injected(raw, True, ALREADY_THERE)
+
+
+def pieces(*texts: str, between: str = GIF) -> bytes:
+    lines = ["Content-Type: multipart/mixed; boundary=b", ""]
+    for index, text in enumerate(texts):
+        lines += ["--b", between, "", "x"] if index else []
+        lines += ["--b", "Content-Type: text/plain", "", text]
+    return mail(*lines, "--b--", "")
+
+
+@pytest.mark.parametrize("between", [GIF, PDF + "; name=a.pdf", "Content-Type: message/rfc822"])
+def test_a_text_in_pieces_is_signed_behind_the_last(between: str) -> None:
+    done = once(pieces("one", "two", "three", between=between), ANA)
+    assert b"three\r\n\r\n-- \r\nAna\r\n" in done
+    assert done.count(b"-- \r\n") == 1
+
+
+def test_a_text_in_pieces_is_signed_above_the_quote() -> None:
+    done = once(pieces("one\r\n\r\nOn 1 Jan 2026, Bo wrote:\r\n> hi", "> ho"), ANA)
+    assert b"one\r\n\r\n-- \r\nAna\r\n\r\nOn 1 Jan" in done
+
+
+def test_a_piece_with_the_block_is_enough() -> None:
+    raw = pieces("one\r\n\r\n-- \r\nAna", "two")
+    assert inject(raw, ANA) == Injected(raw, True, ALREADY_THERE)
+
+
+@pytest.mark.parametrize(
+    "footer",
+    [["Content-Type: text/plain"], ["Content-Type: text/plain", "Content-Disposition: inline"]],
+    ids=["right-behind", "says-inline"],
+)
+def test_what_a_list_put_behind_is_no_piece(footer: list[str]) -> None:
+    parted = ["--b", PDF, "", "x"] if len(footer) == 2 else []
+    raw = mail("Content-Type: multipart/mixed; boundary=b", "", "--b", "Content-Type: text/plain", "", "Hello",
+               *parted, "--b", *footer, "", "A list", "--b--", "")  # fmt: skip
+    assert b"Hello\r\n\r\n-- \r\nAna\r\n" in once(raw, ANA)
+
+
+def test_pieces_of_html_keep_their_place_when_pictures_come_beside_one() -> None:
+    raw = pieces("<p>one</p>", "<p>two</p>").replace(b"text/plain", b"text/html")
+    kinds = [part.get_content_type() for part in parse(once(raw, PICTURE)).walk()]
+    assert kinds == ["multipart/mixed", "text/html", "image/gif", "multipart/related", "text/html", "image/png"]
+
+
+def test_a_signature_without_text_brings_no_delimiter() -> None:
+    silent = RenderedSignature("<p>Ana</p>", "")
+    assert inject(mail("", "Hello", ""), silent) == Injected(mail("", "Hello", ""), False, "the signature has no text")
+    assert b"-- \r\n" not in inject(mail(*ALTERNATIVE), silent).raw
+
+
+def test_a_reason_quotes_no_more_than_a_line_of_the_message() -> None:
+    for odd in (f"Content-Type: message/{'x' * 5_000}", f"Content-Transfer-Encoding: {'x' * 5_000}"):
+        assert len(inject(mail(odd, "", "x"), ANA).reason) <= 100
