@@ -7,6 +7,7 @@ import sys
 from typing import Any, Final
 
 from gateway.cli import arguments, client, show
+from gateway.model import Signed
 from gateway.text import clean
 
 _NOTE_LETTERS: Final = 1_000
@@ -83,7 +84,10 @@ def show_(options: argparse.Namespace) -> int:
     if options.json:
         show.as_json(found)
         return 0
-    show.facts(found, ("id", "touchpoint", "agent", "message_id", "subject", "accepted_at", "signature", "cause"))
+    show.facts(
+        found | {"signature": _signature(found["signature"])},
+        ("id", "touchpoint", "agent", "message_id", "subject", "accepted_at", "signature", "cause"),
+    )
     print()
     show.table(
         ("TO", "STATE", "TRIES", "NEXT", "REPLY"),
@@ -94,6 +98,10 @@ def show_(options: argparse.Namespace) -> int:
         for note in bounced:
             print(f"  {clean(note, _NOTE_LETTERS)}")
     return 0
+
+
+def _signature(became: str | None) -> str | None:
+    return became if became is None or became in tuple(Signed) else f"left out: {became}"
 
 
 def _next(recipient: dict[str, Any]) -> str:

@@ -381,12 +381,21 @@ def test_outbox_list_has_a_line_for_each_recipient(run: Shell) -> None:
     assert [len(one["recipients"]) for one in json.loads(run("outbox", "list", "--json").out)] == [2]
 
 
+@pytest.mark.parametrize(("became", "shown"), [("placed", "placed"), ("an odd end", "left out: an odd end")])
+def test_outbox_show_tells_what_became_of_the_signature(run: Shell, became: str, shown: str) -> None:
+    with run.store() as store:
+        id = outgoing.accept(store, signature=became)
+    assert f"signature:   {shown}\n" in run("outbox", "show", show_id(id)).out
+    assert json.loads(run("outbox", "show", show_id(id), "--json").out)["signature"] == became
+
+
 def test_outbox_show_tells_one_message(run: Shell) -> None:
     with run.store() as store:
         id = outgoing.accept(store, touchpoint="billing")
     done = run("outbox", "show", show_id(id))
     assert f"id:          {show_id(id)}" in done.out
     assert "cause:       the touchpoint is not active" in done.out
+    assert "signature:   -" in done.out
     assert json.loads(run("outbox", "show", show_id(id), "--json").out)["id"] == show_id(id)
     missing = run("outbox", "show", "1r7hq2x0")
     assert (missing.exit_code, missing.out) == (1, "")

@@ -44,6 +44,7 @@ def accept(
     submission = Submission(
         id, touchpoint, AGENT, envelope, f"<{show_id(id)}@example.com>", "Your order", at or datetime.now(UTC), raw,
         changes.pop("kind", OutboxKind.REPLY), changes.pop("references", ()),
+        changes.pop("signature", ""),
     )  # fmt: skip
     assert not changes
     parts = [raw[start : start + CHUNK_BYTES] for start in range(0, len(raw), CHUNK_BYTES)] or [b""]
