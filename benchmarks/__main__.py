@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 
 ALL = (
-    "store", "accept", "relay", "grown", "start", "large", "rules", "inbound", "latency", "sessions", "stall"
+    "store", "accept", "relay", "grown", "start", "large", "rules", "inbound", "latency", "sessions", "stall",
+    "signature",
 )  # fmt: skip
 
 

@@ -73,9 +73,11 @@ def set_charset(raw: bytes, part: Part, label: str, eol: bytes) -> Edit:
     return Edit(colon, field.end, new + eol)
 
 
-def fresh_boundary(raw: bytes, purpose: str) -> str:
-    """Return a boundary that stands nowhere in `raw`. The same message and purpose give the same one: no dice."""
-    seed, number = blake2b(raw[:65536], digest_size=12, person=b"boundary").hexdigest(), 0
-    while find_by(b"_", (boundary := f"=_{purpose}-{number}-{seed}").encode("ascii"), raw, 0, len(raw)) >= 0:
+def fresh_boundary(raw: bytes, purpose: str, start: int = 0, end: int | None = None) -> str:
+    """Return a boundary that stands nowhere in `raw[start:end]`, what it is to part. The same message and purpose
+    give the same one: no dice."""
+    seed, number = blake2b(raw[:4096], digest_size=12, person=b"boundary").hexdigest(), 0
+    end = len(raw) if end is None else end
+    while find_by(b"_", (boundary := f"=_{purpose}-{number}-{seed}").encode("ascii"), raw, start, end) >= 0:
         number += 1
     return boundary

@@ -33,7 +33,7 @@ def _extension(related: Part, pictures: list[bytes], eol: bytes) -> Edit:
 
 def _related(raw: bytes, html: Part, pictures: list[bytes], eol: bytes) -> tuple[bytes, bytes, bytes]:
     """Return (fields, first delimiter, what comes behind the HTML) of a new multipart/related."""
-    boundary = fresh_boundary(raw, "related")
+    boundary = fresh_boundary(raw, "related", html.start, html.end)
     delimiter = eol + b"--" + boundary.encode("ascii")
     header = b'Content-Type: multipart/related; type="text/html";' + eol
     header += f' boundary="{boundary}"'.encode("ascii") + eol
