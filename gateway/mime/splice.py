@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.mime.search import find_by
 from gateway.mime.structure import Part, read_parameters
+from gateway.mime.transfer import is_short_lined
 
+_WIDTH: Final = 76
 _CHARSET_PARAMETER = re.compile(rb"""(;\s*charset\s*=\s*)("[^"]*"|[^\s;"]*)""", re.IGNORECASE)
 
 
@@ -63,9 +65,13 @@ def set_charset(raw: bytes, part: Part, label: str, eol: bytes) -> Edit:
     colon = raw.index(b":", field.start, field.end) + 1
     new, count = _CHARSET_PARAMETER.subn(rb"\g<1>" + octets, field.value, count=1)
     if not count:
-        new = field.value.rstrip(b"; \t\r\n") + b"; charset=" + octets
+        kept_value = field.value.rstrip(b"; \t\r\n")
+        width = len(b"Content-Type:") + len(kept_value) - (kept_value.rfind(b"\n") + 1)
+        fold = eol + b"\t" if width > _WIDTH - len(b"; charset=utf-8") else b" "
+        new = kept_value + b";" + fold + b"charset=" + octets
     content_type, parameters = read_parameters(new)
-    if content_type != part.content_type or parameters.get("charset") != label:  # too odd to be mended in place
+    is_odd = content_type != part.content_type or parameters.get("charset") != label
+    if is_odd or not is_short_lined(b"Content-Type:" + new):  # not to be mended in place
         kept = [
             f"{key}={part.parameters[key]}" for key in ("format", "delsp") if part.parameters.get(key, "").isalnum()
         ]

@@ -410,3 +410,14 @@ def test_a_signature_without_text_brings_no_delimiter() -> None:
 def test_a_reason_quotes_no_more_than_a_line_of_the_message() -> None:
     for odd in (f"Content-Type: message/{'x' * 5_000}", f"Content-Transfer-Encoding: {'x' * 5_000}"):
         assert len(inject(mail(odd, "", "x"), ANA).reason) <= 100
+
+
+@pytest.mark.parametrize("width", [40, 900, 970, 2_000])
+def test_a_charset_is_named_without_a_line_too_long(width: int) -> None:
+    for fields in (
+        f"Content-Type: text/plain; x={'y' * width}",
+        f"Content-Type: text/plain; charset=a; x={'y' * width}",
+    ):
+        done = once(mail(fields.replace("charset=a", "charset=ascii"), "", "Hello"), LIMA)
+        assert parse(done).get_content_charset() == "utf-8"
+        assert max(map(len, done.split(b"\r\n"))) <= 998
