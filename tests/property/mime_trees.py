@@ -30,7 +30,21 @@ text_lines = st.lists(
     st.one_of(
         st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=90),
         st.sampled_from(
-            ["", "Hello,", "Grüße ", "日本語のメール", "a = b", "> quoted", "--", "wrote:", "x" * 200, "."]
+            [
+                "",
+                "Hello,",
+                "Grüße ",
+                "日本語のメール",
+                "a = b",
+                "> quoted",
+                "--",
+                "wrote:",
+                "x" * 200,
+                "y" * 998,
+                ".",
+                "Привет",
+                "-- ",
+            ]
         ),
     ),
     max_size=8,
@@ -61,7 +75,10 @@ def _fits(text: str, codec: str) -> bool:
         return False
 
 
-CHARSETS = ("us-ascii", "utf-8", "iso-8859-1", "windows-1252", "iso-2022-jp", "gb18030", "utf-16", "shift_jis", "big5")
+CHARSETS = (
+    *("us-ascii", "utf-8", "iso-8859-1", "windows-1252", "windows-1251", "windows-1250", "koi8-r"),
+    *("iso-2022-jp", "gb18030", "utf-16", "shift_jis", "big5"),
+)
 
 
 @st.composite
@@ -74,6 +91,8 @@ def text_parts(draw: st.DrawFn, kind: str, eol: bytes) -> bytes:
         encodings.append("7bit" if octets.isascii() else "8bit")
     encoding = draw(st.sampled_from(encodings))
     fields = [f"Content-Type: text/{kind}; charset={charset}"]
+    if charset in ("utf-8", "us-ascii") and draw(st.booleans()):  # it does not say what it is
+        fields = [f"Content-Type: text/{kind}"]
     if kind == "plain" and charset != "utf-16" and draw(st.booleans()):
         fields[0] += draw(st.sampled_from(["; format=flowed", "; format=flowed; delsp=yes"]))
     if encoding != "7bit" or draw(st.booleans()):
@@ -111,7 +130,7 @@ def multipart(draw: st.DrawFn, subtype: str, children: list[bytes], eol: bytes) 
     header = f"Content-Type: multipart/{subtype};".encode() + draw(st.sampled_from([b"", eol + b"\t"]))
     body = draw(st.sampled_from([b"", b"This is a message with parts." + eol]))
     body += b"".join(line + draw(st.sampled_from([b"", b" "])) + eol + child + eol for child in children)
-    body += draw(st.sampled_from([line + b"--" + eol, line + b"--", line + b"--" + eol + b"epilogue" + eol]))
+    body += draw(st.sampled_from([line + b"--" + eol, line + b"--", line + b"--" + eol + b"epilogue" + eol, b""]))
     return header + b" boundary=" + quoted.encode() + eol + eol + body
 
 
@@ -124,6 +143,9 @@ def trees(eol: bytes) -> st.SearchStrategy[bytes]:
             subtype = draw(st.sampled_from(["alternative", "mixed", "related", "mixed", "x-unknown"]))
             if subtype == "alternative" and draw(st.booleans()):
                 children = [draw(text_parts("plain", eol)), draw(text_parts("html", eol))]
+            elif subtype == "mixed" and draw(st.booleans()):  # as Apple's clients write it
+                kind = draw(st.sampled_from(["plain", "html"]))
+                children = [draw(text_parts(kind, eol)), draw(files(eol)), draw(text_parts(kind, eol))]
             else:
                 children = draw(st.lists(inner, min_size=1, max_size=3))
             return multipart(draw, subtype, children, eol)
@@ -140,6 +162,25 @@ def messages(draw: st.DrawFn) -> bytes:
     if draw(st.booleans()):
         fields.insert(draw(st.integers(0, 4)), "MIME-Version: 1.0")
     return eol.join(field.encode() for field in fields) + eol + draw(trees(eol))
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """A message whose line ends, or some octets, were changed on the way."""
+    raw = draw(messages())
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(raw)))
+        line_end = raw.find(b"\n", at)
+        how = draw(st.sampled_from(["lost return", "return too many", "octet", "cut", "lines joined"]))
+        if how == "octet":
+            raw = raw[:at] + draw(st.binary(min_size=1, max_size=1)) + raw[at + 1 :]
+        elif how == "cut":
+            raw = raw[:at]
+        elif line_end > 0 and how == "return too many":
+            raw = raw[:line_end] + b"\r" + raw[line_end:]
+        elif line_end > 0:
+            raw = raw[:line_end].removesuffix(b"\r") + raw[line_end + (how == "lines joined") :]
+    return raw
 
 
 PIECES: tuple[Any, ...] = (

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from gateway.mime.compose import Image
 from gateway.outbound.signature.block import RenderedSignature
 from gateway.outbound.signature.inject import ALREADY_THERE, Injected, inject
-from tests.property.mime_trees import messages, wreckage
-from tests.support.message_laws import check_splice, leaves, no_new_defects, parse, stored
+from tests.property.mime_trees import damaged, messages, wreckage
+from tests.support.message_laws import agreed_leaves, check_splice, leaves, no_new_defects, parse, stored
+from tests.support.octet_laws import broken_law
 
 PICTURE = Image("logo.7@signature.example", "image/png", "image1.png", b"\x89PNG\r\n\x1a\n" + bytes(80))
 signatures = st.sampled_from(
@@ -70,3 +71,14 @@ def test_any_bytes_are_answered_and_never_raised_about(raw: bytes, signature: Re
     assert injected.raw == raw or injected.placed
     if injected.placed:
         assert inject(injected.raw, signature).raw == injected.raw
+
+
+@given(st.one_of(messages(), damaged()), signatures, st.booleans())
+def test_damaged_mail_keeps_the_laws(raw: bytes, signature: RenderedSignature, is_stripped: bool) -> None:
+    injected = inject(raw, signature, strip_client_signature=is_stripped)
+    assert broken_law(raw, injected, signature, is_stripped=is_stripped) == ""
+
+
+@given(messages(), signatures)
+def test_two_parsers_agree_on_what_came_out(raw: bytes, signature: RenderedSignature) -> None:
+    assert agreed_leaves(inject(raw, signature).raw)

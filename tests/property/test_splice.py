@@ -7,23 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.mime import transfer
+from gateway.mime.search import find_by
 from gateway.mime.splice import Edit, fresh_boundary, splice
-from gateway.mime.structure import Part, scan
+from gateway.mime.structure import scan
 from tests.property.mime_trees import messages, wreckage
-from tests.support.message_laws import leaves, parse
-
-
-def scan_leaves(raw: bytes) -> list[Part]:
-    return [part for part in scan(raw).walk() if not part.children]
+from tests.support.message_laws import agreed_leaves
 
 
 @given(messages())
 def test_the_scanner_agrees_with_the_standard_library(raw: bytes) -> None:
-    ours, theirs = scan_leaves(raw), leaves(parse(raw))
-    assert [part.content_type for part in ours] == [leaf.get_content_type() for leaf in theirs]
-    for part, leaf in zip(ours, theirs, strict=True):
-        if part.content_type != "message/rfc822":
-            assert transfer.decode(raw[part.body : part.end], part.encoding) == leaf.get_payload(decode=True)
+    for part, leaf in agreed_leaves(raw):
         assert part.encoding == (leaf["Content-Transfer-Encoding"] or "7bit")
         assert part.filename == (leaf.get_filename() or "")
 
@@ -53,6 +46,13 @@ def test_what_is_between_the_edits_is_carried_over(raw: bytes, data: st.DataObje
         expected += raw[position:start] + octets
         position = end
     assert done == expected + raw[position:]
+
+
+@given(st.lists(st.sampled_from([b"-", b"--b", b"\n", b"x" * 3_000, b"y" * 20_000, b"\n--b"]), max_size=30), st.data())
+def test_what_is_rare_is_found_where_it_is_found_otherwise(pieces: list[bytes], data: st.DataObject) -> None:
+    octets = b"".join(pieces)
+    start, end = data.draw(st.integers(0, len(octets))), data.draw(st.integers(0, len(octets)))
+    assert find_by(b"-", b"\n--b", octets, start, end) == octets.find(b"\n--b", start, end)
 
 
 def test_edits_that_overlap_are_a_bug() -> None:

@@ -8,6 +8,8 @@ from email import policy
 from email.message import Message
 from typing import NamedTuple
 
+from gateway.mime import transfer
+from gateway.mime.structure import Part, scan
 from gateway.outbound.signature.block import MARKER, RenderedSignature, text_block
 
 CHANGEABLE = {"content-type", "content-transfer-encoding", "mime-version", "content-language", "content-disposition"}
@@ -99,3 +101,21 @@ def no_new_defects(before: bytes, after: bytes) -> None:
         return {type(defect).__name__ for part in parse(raw).walk() for defect in part.defects}
 
     assert defects(after) <= defects(before)
+
+
+def agreed_leaves(raw: bytes) -> list[tuple[Part, Message]]:
+    """Return the leaves as our scanner and as the standard library see them, having seen that they are the same ones
+    with the same octets in them."""
+    tree = scan(raw)
+    ours, theirs = [part for part in tree.walk() if not part.children], leaves(parse(raw))
+    assert [part.content_type for part in ours] == [leaf.get_content_type() for leaf in theirs]
+    # Where an end is missing the library leaves out the message's last line break.
+    is_open = any("multipart without its end" in part.defects for part in tree.walk())
+    for part, leaf in zip(ours, theirs, strict=True):
+        if part.content_type != "message/rfc822":
+            octets, others = transfer.decode(raw[part.body : part.end], part.encoding), leaf.get_payload(decode=True)
+            assert isinstance(others, bytes)
+            assert octets == others or (
+                is_open and octets is not None and octets.rstrip(b"\r\n") == others.rstrip(b"\r\n")
+            )
+    return list(zip(ours, theirs, strict=True))
