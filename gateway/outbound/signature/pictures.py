@@ -8,6 +8,7 @@ from gateway.mime.compose import Image, image_part
 from gateway.mime.splice import Edit, fresh_boundary, line_end, set_field, splice
 from gateway.mime.structure import Part, scan
 from gateway.outbound.signature.bodies import Path, related_root
+from gateway.outbound.signature.body import Refused
 
 
 def picture_edits(raw: bytes, path: Path, images: Sequence[Image]) -> tuple[list[Edit], list[Edit]]:
@@ -27,6 +28,10 @@ def _extension(related: Part, pictures: list[bytes], eol: bytes) -> Edit:
     last = related.delimiters[-1]
     if last.closing:
         return Edit(last.start, last.start, b"".join(delimiter + eol + picture + eol for picture in pictures))
+    for part in related.walk():
+        last_part = part
+    if last_part.body == last_part.header_end:  # cut off within its header, which a delimiter would end
+        raise Refused("odd structure: the last part has no body")
     new = b"".join(eol + delimiter + eol + picture for picture in pictures)
     return Edit(related.end, related.end, new + eol + delimiter + b"--")
 

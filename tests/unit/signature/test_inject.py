@@ -421,3 +421,10 @@ def test_a_charset_is_named_without_a_line_too_long(width: int) -> None:
         done = once(mail(fields.replace("charset=a", "charset=ascii"), "", "Hello"), LIMA)
         assert parse(done).get_content_charset() == "utf-8"
         assert max(map(len, done.split(b"\r\n"))) <= 998
+
+
+def test_a_related_part_that_was_cut_off_within_a_header_gets_no_picture() -> None:
+    raw = mail("Content-Type: multipart/related; boundary=r", "", "--r", "Content-Type: text/html", "", "<p>x</p>",
+               "--r", "Content-Type: image/gif", "")  # fmt: skip
+    assert inject(raw, PICTURE) == Injected(raw, False, "odd structure: the last part has no body")
+    assert inject(raw, ANA).placed
