@@ -190,6 +190,7 @@ class Signature(_Composed):
     active: Flag = False
     when: Literal["always", "first"] = "always"
     strip_client_signature: Flag = False
+    conditional_comments: Flag = True
 
 
 def _hours_or_always(value: object) -> str:
@@ -209,6 +210,7 @@ class AutoReply(_Composed):
     max_age: Duration = timedelta(days=2)
     most_per_hour: Count = 60
     when: Annotated[str, PlainValidator(_hours_or_always)] = "always"
+    conditional_comments: Flag = True
 
 
 def _provider(value: object) -> str:

@@ -78,7 +78,15 @@ def compose_answer(draft: Draft) -> Composed:
     filled = variables(touchpoint, facts, draft.addressee, at=draft.at, is_open=draft.is_open)
     subject = render_line(reply.subject, filled)
     images = {name: image.data for name, image in reply.images.items()}
-    body = render(reply.html, reply.text, filled, images=images, unique=draft.token.partition(".")[0])
+    body = render(
+        reply.html,
+        reply.text,
+        filled,
+        images=images,
+        unique=draft.token.partition(".")[0],
+        conditional_comments=reply.conditional_comments,
+        scope="",
+    )
     message_id = f"<{draft.token}@{draft.hostname}>"
     raw = compose(
         author=Mailbox(touchpoint.name, draft.address),

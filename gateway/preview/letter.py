@@ -16,7 +16,7 @@ from gateway.mime.charset import ASCII, charset
 from gateway.mime.reading import is_attachment
 from gateway.mime.scan import HeaderFacts, decode_text, scan
 from gateway.mime.structure import Part
-from gateway.outbound.signature.render import text_of_html
+from gateway.outbound.signature.plain import text_of_html
 
 View = Literal["html", "text"]
 

@@ -13,6 +13,10 @@ from typing import Final
 from gateway.mime.compose import Image
 
 MARKER: Final = "mail-gateway-signature"
+# Where a mail is built of <div> its last line has no space below it. A margin and no <br>: it is one with that of a
+# last paragraph and of the signature's own first element, not added to them; Word knows margins of a div, not its
+# padding.
+_MARGIN: Final = "margin-top: 16px"
 DELIMITER: Final = "-- "  # RFC 3676 §4.3: exactly so, the space included
 
 
@@ -32,7 +36,7 @@ def html_block(signature: RenderedSignature) -> bytes:
     """Return the HTML to splice in, in ASCII: a character reference means the same in every charset, so the part's
     own charset, and a `<meta>` that contradicts it, do not matter."""
     fragment = signature.html or text_as_html(signature.text)
-    return f'<div class="{MARKER}">{fragment}</div>'.encode("ascii", "xmlcharrefreplace")
+    return f'<div class="{MARKER}" style="{_MARGIN}">{fragment}</div>'.encode("ascii", "xmlcharrefreplace")
 
 
 def text_block(signature: RenderedSignature) -> str:

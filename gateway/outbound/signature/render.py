@@ -1,4 +1,8 @@
-"""Fill a touchpoint's signature for one agent and one message.
+"""Fill a touchpoint's signature for one agent and one message, and make it fit to be sent.
+
+Template → style sheets into the elements, nothing that acts (`gateway.markup`) → pictures by Content-ID → telephone
+links → text, where there is none. A value is escaped when it is filled in, and what came of it is sanitised: it is
+text in one place, whatever it holds.
 
 The variables are frozen here, when the message is accepted: what a colleague is called next year does not change
 what was written today. Files are not read here; who calls passes the bytes of the images that the HTML names.
@@ -6,32 +10,30 @@ what was written today. Files are not read here; who calls passes the bytes of t
 
 from __future__ import annotations
 
-import html as html_entities
 import re
 from collections.abc import Mapping
 from datetime import date
-from functools import lru_cache
 from hashlib import blake2b
+from html import escape, unescape
 from typing import Any, Final, Protocol
 
-from inscriptis import get_text
-from inscriptis.css_profiles import CSS_PROFILES
-from inscriptis.model.config import ParserConfig
-
 from gateway.config.files import image_type
+from gateway.markup.sanitise import sanitise
 from gateway.mime.compose import Image
 from gateway.mime.templates import TemplateFault, Values, render_html, render_text
-from gateway.outbound.signature.block import RenderedSignature
+from gateway.outbound.signature.block import MARKER, RenderedSignature
+from gateway.outbound.signature.plain import text_of_html
+from gateway.outbound.signature.telephone import normalise_tel
 
 _EXTENSIONS: Final = {"jpeg": "jpg"}
+# Of sanitised HTML, where only Outlook's comments are as the admin wrote them
 _IMAGE_SOURCE = re.compile(
-    r"""(<img\b[^<>]{0,2000}?\bsrc\s*=\s*)(?:"file:([^"<>]*)"|'file:([^'<>]*)'|file:([^\s"'<>]+))""", re.I
+    r"""(<(?:img|v:image|v:imagedata|v:fill)\s(?:[^<>]*?\s)?src\s*=\s*)(?:"file:([^"<>]*)"|'file:([^'<>]*)'|file:([^\s"'<>]+))""",
+    re.I,
 )
-_TEL = re.compile(r"""(\bhref\s*=\s*)(?:"tel:([^"<>]*)"|'tel:([^'<>]*)'|tel:([^\s"'<>]+))""", re.I)
-_BODY = re.compile(r"<body\b[^<>]{0,2000}>(.*?)(?:</body\s*>|\Z)", re.I | re.S)
-_DOCUMENT = re.compile(r"<!doctype[^<>]*>|</?(?:html|head|body|meta|title)\b[^<>]*>", re.I)
-_EXTENSION = re.compile(r"(?:;\s*ext\s*=|\bext(?:ension)?\b\.?|[x#])\s*:?\s*(\d{1,8})\s*$", re.I)
-_KEYPAD = str.maketrans("abcdefghijklmnopqrstuvwxyz", "22233344455566677778889999")  # RFC 3966 §3: no letters
+_TEL = re.compile(
+    r"""(<(?:a|area)\s(?:[^<>]*?\s)?href\s*=\s*)(?:"tel:([^"<>]*)"|'tel:([^'<>]*)'|tel:([^\s"'<>]+))""", re.I
+)
 
 
 class HasVariables(Protocol):
@@ -72,66 +74,46 @@ def context(
 
 
 def render(
-    html: str, text: str, variables: Mapping[str, Any], *, images: Mapping[str, bytes] | None = None, unique: str = ""
+    html: str,
+    text: str,
+    variables: Mapping[str, Any],
+    *,
+    images: Mapping[str, bytes] | None = None,
+    unique: str = "",
+    conditional_comments: bool = True,
+    scope: str = f".{MARKER}",
 ) -> RenderedSignature:
     """Return the signature of two templates ("" for an absent one), filled with `context(…)`.
 
     `images`: the bytes by the name that stands in `src="file:NAME"`. `unique` goes into the content ids, which are
-    to differ between messages (RFC 2392); the queue id is one. Raises TemplateFault when a variable is missing, when
+    to differ between messages (RFC 2392); the queue id is one. `scope`: as of `sanitise`; "" for a mail's whole body.
+    Raises TemplateFault when a variable is missing, when
     an image is not among `images`, or when both templates are empty.
     """
     found: dict[str, Image] = {}
     shown = ""
     if html.strip():
-        shown = _with_images(_fragment(render_html(html, variables)), images or {}, unique, found)
-        shown = _TEL.sub(_tel_link, shown)
+        shown = sanitise(render_html(html, variables), conditional_comments=conditional_comments, scope=scope).html
+        shown = _TEL.sub(_tel_link, _with_images(shown, images or {}, unique, found))
     if text.strip():
         plain = render_text(text, variables)
-    elif shown:
+    elif html.strip():
         plain = text_of_html(shown)
     else:
         raise TemplateFault("the signature has neither html nor text")
-    return RenderedSignature(shown, _tidy(plain), tuple(found.values()))
-
-
-@lru_cache(maxsize=256)
-def text_of_html(fragment: str) -> str:
-    """Return how the HTML reads without its looks: table columns side by side, lists with their signs."""
-    try:
-        text = str(get_text(fragment, ParserConfig(css=CSS_PROFILES["strict"])))
-    except (ValueError, RecursionError):  # lxml: nothing but comments, or deeper than it goes
-        return ""
-    return re.sub(r"\n(?:[ \t]*\n){2,}", "\n\n", text)
-
-
-def normalise_tel(number: str) -> str:
-    """Return a telephone number as RFC 3966 §3 writes it: no blanks or brackets, `+` first where it is international.
-
-    "00" in front becomes "+", the national "(0)" behind a country code goes, an extension becomes `;ext=`, letters
-    become their keys. A local number stays local: which country it belongs to is not ours to guess.
-    """
-    text = html_entities.unescape(number).replace("%20", " ").replace("%2B", "+").replace("%2b", "+").strip().lower()
-    if not re.search(r"\d", text):
-        return text  # no number: what it should be is not ours to guess
-    extension = ""
-    if match := _EXTENSION.search(text):
-        extension, text = f";ext={match[1]}", text[: match.start()]
-    text, semicolon, parameters = text.partition(";")
-    is_global = text.lstrip(" (").startswith(("+", "00"))
-    if is_global:
-        text = text.replace("(0)", "")
-    digits = re.sub(r"[^0-9*#]", "", text.translate(_KEYPAD))
-    if is_global:
-        digits = "+" + digits.removeprefix("00")
-    return digits + extension + semicolon + re.sub(r"[^a-z0-9=;.+-]", "", parameters)
+    plain = _tidy(plain)
+    if not shown and not plain:
+        raise TemplateFault("nothing is left of the signature")
+    return RenderedSignature(shown, plain, tuple(found.values()))
 
 
 def _tel_link(match: re.Match[str]) -> str:
-    return f'{match[1]}"tel:{normalise_tel(match[2] or match[3] or match[4] or "")}"'
+    number = normalise_tel(match[2] or match[3] or match[4] or "")
+    return f'{match[1]}"tel:{escape(number)}"'  # where it is no number it is what somebody wrote, quotes and all
 
 
 def _image_name(match: re.Match[str]) -> str:
-    return html_entities.unescape(match[2] or match[3] or match[4] or "").strip()
+    return unescape(match[2] or match[3] or match[4] or "").strip()
 
 
 def _with_images(fragment: str, images: Mapping[str, bytes], unique: str, found: dict[str, Image]) -> str:
@@ -154,14 +136,6 @@ def _with_images(fragment: str, images: Mapping[str, bytes], unique: str, found:
         return f'{match[1]}"cid:{found[name].content_id}"'
 
     return _IMAGE_SOURCE.sub(to_cid, fragment)
-
-
-def _fragment(html: str) -> str:
-    """What may stand inside somebody else's body: an editor's whole document loses its frame, not its style sheets."""
-    if body := _BODY.search(html):
-        styles = re.findall(r"<style\b[^<>]*>.*?</style\s*>", html[: body.start()], re.I | re.S)
-        html = "".join(styles) + body[1]
-    return _DOCUMENT.sub("", html).strip()
 
 
 def _tidy(text: str) -> str:

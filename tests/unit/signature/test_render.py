@@ -10,7 +10,9 @@ import pytest
 
 from gateway.mime.templates import TemplateFault
 from gateway.outbound.signature.block import html_block, text_block
-from gateway.outbound.signature.render import context, normalise_tel, render, text_of_html
+from gateway.outbound.signature.plain import text_of_html
+from gateway.outbound.signature.render import context, render
+from gateway.outbound.signature.telephone import normalise_tel
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 
@@ -82,7 +84,8 @@ def test_html_of_nothing_but_a_comment_has_no_text() -> None:
 def test_html_is_derived_from_text_when_absent() -> None:
     signature = render("", "Ana  <Lima>\nSupport & more", variables())
     assert html_block(signature) == (
-        b'<div class="mail-gateway-signature">Ana &nbsp;&lt;Lima&gt;<br>\nSupport &amp; more</div>'
+        b'<div class="mail-gateway-signature" style="margin-top: 16px">Ana &nbsp;&lt;Lima&gt;<br>\n'
+        b"Support &amp; more</div>"
     )
 
 
@@ -92,10 +95,9 @@ def test_the_text_block_is_delimited_once_and_tidy() -> None:
 
 
 def test_an_editor_s_document_loses_its_frame() -> None:
-    document = (
-        "<!DOCTYPE html><html><head><title>x</title><style>p{}</style></head><body class=a><p>Ana</p></body></html>"
-    )
-    assert shown(document) == "<style>p{}</style><p>Ana</p>"
+    head = "<head><title>x</title><style>p{color: red}</style></head>"
+    document = f"<!DOCTYPE html><html>{head}<body class=a><p>Ana</p></body></html>"
+    assert shown(document) == '<p style="color: red;">Ana</p>'
     assert shown("<html><p>Ana</p>") == "<p>Ana</p>"
 
 
@@ -111,7 +113,7 @@ def test_images_become_parts_once_each() -> None:
     assert (two.content_type, two.filename) == ("image/gif", "image2.gif")
     assert one.content_id.endswith(".1r7hq@signature.mail-gateway")
     assert signature.html == (
-        f'<img src="cid:{one.content_id}"><img alt=\'x\' src="cid:{one.content_id}">'
+        f'<img src="cid:{one.content_id}"><img alt="x" src="cid:{one.content_id}">'
         f'<img src="cid:{two.content_id}"><img src="https://x/y.png">'
     )
 
@@ -157,5 +159,5 @@ def test_telephone_numbers_are_written_as_rfc_3966_wants(number: str, normal: st
 def test_tel_links_are_normalised_in_place(quote: str) -> None:
     number = "+351-21-000" if quote == "" else "+351 21 000"
     assert shown(f"<a class=x href={quote}tel:{number}{quote}>+351 21 000</a>") == (
-        '<a class=x href="tel:+35121000">+351 21 000</a>'
+        '<a class="x" href="tel:+35121000">+351 21 000</a>'
     )
