@@ -101,7 +101,7 @@ def signature(options: argparse.Namespace) -> int:
         says.append(f"the signature adds {added} octets to this mail")
     else:
         says.append(f"the signature was left out: {done.reason}")
-    found = remarks.of_signature(current, touchpoint, agent)
+    found = remarks.of_signature(current, touchpoint)
     shown = letter.read(done.raw)
     return _out(
         options,

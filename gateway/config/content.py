@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 
 from gateway.config import templates
@@ -16,6 +16,7 @@ from gateway.config.rules_file import Agent, Touchpoint, image_directory
 from gateway.config.templates import TemplateProblem, Use, find_uses
 from gateway.config.values import suggest
 from gateway.errors import Problem, Severity
+from gateway.markup.removal import FILLED, find_removals, unfilled
 
 _Known = Mapping[str, frozenset[str] | None]
 
@@ -30,6 +31,7 @@ class _Text:
     known: _Known
     agents: tuple[Agent, ...] = ()
     supplied: frozenset[str] = frozenset()  # variables that need no agent
+    keeps_comments: bool = True  # Outlook's
 
 
 def find_problems(draft: Draft, document: Document) -> Iterator[Problem]:
@@ -40,6 +42,7 @@ def find_problems(draft: Draft, document: Document) -> Iterator[Problem]:
         yield from _check_template(document, text)
         if text.path[-1] == "html":
             yield from _check_images(draft, document, text)
+            yield from _check_removals(document, text)
 
 
 def _check_complete(document: Document, entry: Entry[Touchpoint], touchpoint: Touchpoint) -> Iterator[Problem]:
@@ -81,12 +84,14 @@ def _texts(draft: Draft) -> Iterator[_Text]:
             for key in ("html", "text"):
                 path = (*entry.path, "signature", key)
                 known = _with_variables(templates.SIGNATURE, given)
-                yield _Text(getattr(signature, key), path, f"signature {of}", known, own, given)
+                keeps = signature.conditional_comments
+                yield _Text(getattr(signature, key), path, f"signature {of}", known, own, given, keeps)
         if (reply := touchpoint.auto_reply) is not None:
             for key in ("subject", "html", "text"):
                 path = (*entry.path, "auto_reply", key)
                 known = _with_variables(templates.AUTO_REPLY, given) | {"agent": frozenset()}
-                yield _Text(getattr(reply, key), path, f"automatic reply {of}", known, (), given)
+                keeps = reply.conditional_comments
+                yield _Text(getattr(reply, key), path, f"automatic reply {of}", known, (), given, keeps)
     for template in draft.templates:
         if (model := template.model) is None:
             continue
@@ -141,6 +146,13 @@ def _why_not(text: _Text, use: Use) -> str | None:
         return f'unknown variable "{shown}"{hint}'
     who = ", ".join(f'"{login}"' for login in lacking[:3]) + (f" and {len(lacking) - 3} more" if lacking[3:] else "")
     return f'"{shown}" is missing for agent {who}; add it to the variables of the agent or the touchpoint, {remedy}'
+
+
+def _check_removals(document: Document, text: _Text) -> Iterator[Problem]:
+    """What would not be sent is told when the file is written, not by a customer."""
+    for removal in find_removals(unfilled(text.source), conditional_comments=text.keeps_comments):
+        message = f"{text.shown}: left out of what is sent: {removal.what.replace(FILLED, '…')}"
+        yield replace(_problem_in(document, text, removal.line or 1, message), severity=Severity.WARNING)
 
 
 def _check_images(draft: Draft, document: Document, text: _Text) -> Iterator[Problem]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from html import unescape
@@ -59,14 +61,19 @@ class Files:
             content = self.read_so_far[path]
         else:
             try:
-                with self.where(path).open("rb") as file:
-                    content = file.read(limit + 1)
+                content = _read(self.where(path), limit)
             except OSError as error:
                 raise ValueError(f"{path} {why_unreadable(error)}") from None
             self.read_so_far[path] = content
         if len(content) > limit:
             raise ValueError(f"{path} is larger than {limit // 1024} KiB")
         return content
+
+    def _size(self, path: Path) -> int:
+        try:
+            return self.where(path).stat().st_size
+        except OSError:
+            return len(self.read_so_far.get(path, b""))
 
     def text(self, path: Path) -> Content:
         try:
@@ -82,12 +89,24 @@ class Files:
         except ValueError:
             if len(self.read_so_far.get(path, b"")) < IMAGE_LIMIT_BYTES:
                 raise
-            # Not kept: it is of no use, and may be large.
-            raise ValueError(f"{path} has 50 KiB or more; an image must be smaller than that") from None
+            raise ValueError(
+                f"{path} has {self._size(path):,} bytes; an image must have fewer than {IMAGE_LIMIT_BYTES:,} (50 KiB)"
+            ) from None
         subtype = image_type(data)
         if subtype is None:
             raise ValueError(f"{path} is not a JPG, GIF, PNG or BMP image (its content decides, not its name)")
         return Image(path, subtype, data)
+
+
+def _read(path: Path, limit: int) -> bytes:
+    """Return at most one byte more than `limit`. Never waits: for a pipe somebody would have to write."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        if stat.S_ISDIR(mode := os.fstat(descriptor).st_mode):
+            raise IsADirectoryError
+        if not stat.S_ISREG(mode):
+            raise OSError(0, "it is no file but a pipe, a socket or a device")
+        return file.read(limit + 1)
 
 
 def why_unreadable(error: OSError, remedy: str = "create it or correct the name") -> str:

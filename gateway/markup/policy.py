@@ -108,7 +108,9 @@ def clean_style(style: str) -> tuple[str, tuple[str, ...]]:
         return style, ()
     kept, faults = [], []
     for node in tinycss2.parse_blocks_contents(style, skip_comments=True, skip_whitespace=True):
-        if node.type != "declaration":
+        if node.type == "error":
+            faults.append("what is there cannot be read")
+        elif node.type != "declaration":
             faults.append(f"{_short(_source(node))} is no declaration")
         elif (fault := _declaration_fault(node)) is not None:
             faults.append(fault)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from gateway.markup.tags import Kind, Lines, Piece, pieces
 
 FILLED: Final = "\ue000"  # stands for a value in a template that is looked at unfilled; no letter of anybody's
 
+_EXPRESSION = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.S)  # Jinja's three
+
 
 @dataclass(frozen=True, slots=True)
 class Removal:
@@ -23,6 +26,15 @@ class Removal:
 
     line: int | None
     what: str
+
+
+def unfilled(template: str) -> str:
+    """Return a template with `FILLED` for every value; each line stays in its place."""
+
+    def sign(match: re.Match[str]) -> str:
+        return (FILLED if match[0].startswith("{{") else "") + "\n" * match[0].count("\n")
+
+    return _EXPRESSION.sub(sign, template)
 
 
 @lru_cache(maxsize=256)

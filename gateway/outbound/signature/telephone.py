@@ -47,18 +47,18 @@ def is_local(number: str) -> bool:
 
 
 def _digits(text: str) -> str:
-    beginning = re.search(r"[+0-9(*#]", text)
+    whole, beginning = text, re.search(r"[+0-9(*#]", text)
     text = text[beginning.start() :] if beginning else ""
     plus = text.find("+")
     is_global = plus >= 0 and not re.search(r"[0-9]", text[:plus])
-    if not is_global and re.match(r"[\s(]*0\s*0", text):
-        text, is_global = re.sub(r"0\s*0", "", text, count=1), True
+    if not is_global and re.match(r"[^0-9]*0[^0-9]*0", text):
+        text, is_global = re.sub(r"0[^0-9]*0", "", text, count=1), True
     if is_global:
         text = _TRUNK.sub("", text)
     digits = re.sub(r"[^0-9*#]", "", _LETTERS.sub(lambda match: match[0].translate(_KEYPAD), text))
     if is_global:
         digits = digits.replace("*", "").replace("#", "")
-        return f"+{digits}" if digits else ""
+        return f"+{digits}" if digits else re.sub(r"[^0-9]", "", whole)
     return digits.replace("#", "%23")
 
 

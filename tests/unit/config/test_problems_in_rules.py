@@ -435,7 +435,7 @@ IMAGES = {
     "gif": (b"GIF89a", None),
     "bmp": (b"BM", None),
     "largest": (PNG.ljust(50 * 1024 - 1, b"x"), None),
-    "too large": (PNG.ljust(50 * 1024, b"x"), "has 50 KiB or more"),
+    "too large": (PNG.ljust(50 * 1024, b"x"), "has 51,200 bytes; an image must have fewer than 51,200 (50 KiB)"),
     "webp": (b"RIFF\0\0\0\0WEBP", "is not a JPG, GIF, PNG or BMP image"),
     "empty": (b"", "is not a JPG, GIF, PNG or BMP image"),
     "missing": (None, "does not exist"),

@@ -1,0 +1,108 @@
+"""The laws of making HTML safe to send, judged by another parser (lxml's)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import lxml.html  # type: ignore[import-untyped]
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.markup.removal import find_removals, unfilled
+from gateway.markup.sanitise import sanitise
+from gateway.outbound.signature.lint import lint
+from gateway.outbound.signature.plain import text_of_html
+from gateway.outbound.signature.telephone import normalise_tel
+
+PIECES: Final = (
+    *("<p>", "</p>", "<table>", "<tr>", "<td>", "</table>", "<b>", "</b>", "<div style='", "color:red", "'>", '">'),
+    *(
+        '<a href="',
+        "javascript:x",
+        "java\tscript:x",
+        "https://x.example",
+        "tel:+351 21",
+        "</a>",
+        "<img src=",
+        "file:x.png",
+    ),
+    *("<script>", "</script>", "<style>", "</style>", "p{color:red}", "@import 'x';", "@media screen{p{color:red}}"),
+    *("<!--", "-->", "<!--[if mso]>", "<![endif]-->", "<![if !mso]>", "<![endif]>", "<!--[if !mso]><!-->"),
+    *(
+        "<!--<![endif]-->",
+        "onclick=x",
+        " onload='x'",
+        "<svg>",
+        "<math>",
+        "<mtext>",
+        "<noscript>",
+        "<title>",
+        "<textarea>",
+    ),
+    *(
+        "<xmp>",
+        "<template>",
+        "<v:rect>",
+        "<o:p>",
+        "&lt;",
+        "&#106;avascript:",
+        "{{ x }}",
+        "{% if x %}",
+        "Ana",
+        " ",
+        "\n",
+    ),
+    *("<", ">", '"', "'", "=", "\0", "\ue000", "<body bgcolor=red>", "</body>", "<html>", "<head>", "expression(x)"),
+)
+htmls = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=4)), max_size=25).map("".join)
+ACTING: Final = {
+    "script",
+    "iframe",
+    "object",
+    "embed",
+    "form",
+    "input",
+    "svg",
+    "math",
+    "template",
+    "base",
+    "link",
+    "meta",
+}
+
+
+@given(htmls, st.booleans())
+def test_making_it_safe_again_changes_nothing(html: str, comments: bool) -> None:
+    once = sanitise(html, conditional_comments=comments).html
+    assert sanitise(once, conditional_comments=comments).html == once
+
+
+@given(htmls, st.booleans())
+def test_nothing_that_acts_is_left(html: str, comments: bool) -> None:
+    safe = sanitise(html, conditional_comments=comments).html
+    if not safe.strip():
+        return
+    readable = "".join(letter for letter in safe if letter.isprintable() or letter in "\t\n\r")  # as XML wants it
+    tree = lxml.html.fragment_fromstring(readable, create_parent="div")
+    for element in tree.iter():
+        if not isinstance(element.tag, str):
+            continue
+        assert element.tag not in ACTING
+        for name, value in element.attrib.items():
+            assert not name.startswith("on")
+            if name in ("href", "src", "background"):
+                assert "script:" not in "".join(value.split()).lower()
+            assert "expression(" not in value.lower() or name != "style"
+
+
+@given(htmls)
+def test_any_template_can_be_looked_at(html: str) -> None:
+    find_removals(unfilled(html))
+    lint(html, html, {"x.png": b"\x89PNG\r\n\x1a\n"})
+    text_of_html(sanitise(html).html)
+
+
+@given(st.text(max_size=40) | st.text("0123456789+()-. #*xext;=AB", max_size=24))
+def test_a_number_that_is_normal_stays_as_it_is(number: str) -> None:
+    once = normalise_tel(number)
+    assert normalise_tel(once) == once
