@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import lxml.html  # type: ignore[import-untyped]
@@ -102,7 +103,17 @@ def test_any_template_can_be_looked_at(html: str) -> None:
     text_of_html(sanitise(html).html)
 
 
-@given(st.text(max_size=40) | st.text("0123456789+()-. #*xext;=AB", max_size=24))
+NUMBER: Final = r"(\+|00)?[1-9][0-9]{0,3}([ ./-]?\(?[0-9]{1,4}\)?){0,4}( ?(x|ext\. ?|#|;ext=)[0-9]{1,4})?"
+
+
+@given(st.from_regex(NUMBER, fullmatch=True))
 def test_a_number_that_is_normal_stays_as_it_is(number: str) -> None:
     once = normalise_tel(number)
     assert normalise_tel(once) == once
+    assert re.fullmatch(r"\+?[0-9]+(;ext=[0-9]+)?", once)
+
+
+@given(st.text(max_size=40) | st.text("0123456789+()-. #*xext;=AB\"'<>", max_size=24))
+def test_whatever_is_called_a_number_ends_no_attribute(number: str) -> None:
+    if re.search(r"[0-9]", number):
+        assert not re.search(r"[\s\"'<>]", normalise_tel(number))
