@@ -372,6 +372,29 @@ def test_a_template_that_cannot_be_filled_names_its_line(render: Preview) -> Non
     assert done.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["signature", "auto-reply"])
+def test_the_lint_names_file_and_line_and_an_error_is_1(render: Preview, command: str) -> None:
+    (render.home / "signatures" / "bad.html").write_text(
+        '<p>Ana</p>\n<img src="http://x.example/y.png" width=1 height=1>'
+    )
+    bad = {"active": True, "html": "file:signatures/bad.html", "text": "Ana"}
+    render.write(signature=bad, auto_reply={**bad, "subject": "Auto"})
+    done = render(command, "support")
+    place = f"{render.home}/signatures/bad.html:2"
+    assert done.exit_code == 1
+    assert f"{place}: warning: the picture 'http://x.example/y.png' has no alt" in done.err
+    assert f"{place}: error: the picture 'http://x.example/y.png' comes over http" in done.err
+    (found,) = json.loads(render(command, "support", "--json").out)
+    assert {(one["line"], one["severity"]) for one in found["remarks"]} == {(2, "warning"), (2, "error")}
+
+
+def test_what_stands_in_the_rules_themselves_has_remarks_without_a_line(render: Preview) -> None:
+    render.write(signature={"active": True, "html": "<table><tr><td>Ana</td></tr></table>"})
+    done = render("signature", "support")
+    assert done.exit_code == 0
+    assert f"{render.home}/rules.toml: warning: <table> has no width" in done.err
+
+
 def test_a_configuration_that_is_wrong_tells_all_its_problems(render: Preview) -> None:
     render.write(SIGNATURE | {"html": "{{ agent.nmae }} <img src='file:none.png'>"})
     done = render("signature", "support")

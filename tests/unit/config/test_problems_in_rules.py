@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -458,6 +459,14 @@ def test_an_image_is_judged_by_its_bytes(tmp_path: Path, image: bytes | None, me
         assert len(problems) == 1
         assert problems[0].startswith('a.html:2: signature of touchpoint "support": image ')
         assert message in problems[0]
+
+
+def test_a_pipe_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    html = '<img src="file:pipe">'
+    problems = said(check(tmp_path, f"{TOUCHPOINT}[touchpoint.signature]\nhtml = '{html}'\n{AGENT}"))
+    assert len(problems) == 1
+    assert "pipe cannot be read: it is no file but a pipe, a socket or a device" in problems[0]
 
 
 TEXT_FILES = {

@@ -14,6 +14,10 @@ SECOND = TOUCHPOINT.replace('"support"\na', '"second"\na').replace("support@exam
 AUTO = '[touchpoint.auto_reply]  # here\nactive = true\nsubject = "Auto: {{{{ subject }}}}"\ntext = "Hi {}"\n{}\n'
 
 WARNINGS = {
+    "what is not sent": (
+        TOUCHPOINT + "[touchpoint.signature]\nhtml = '<p onclick=\"x\">Ana</p>'  # here\n" + AGENT,
+        'signature of touchpoint "support": left out of what is sent: onclick of <p>: nothing may act in a mail',
+    ),
     "queue that nobody sees": (
         TOUCHPOINT.replace('["support"]', '["support", "billing"]  # here') + AGENT,
         'mail can reach queue "billing", but no agent sees it; add it to an agent\'s ring_groups',
