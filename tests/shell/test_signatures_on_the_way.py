@@ -123,3 +123,11 @@ def test_always_means_in_every_message(make_rig: Callable[..., Rig]) -> None:
     _, raw = send(rig, "Message-ID: <2@x>", "In-Reply-To: <1@x>")
     assert raw.endswith(b"-- \r\nAna Lima of Example\r\n")
     assert become(rig) == ["placed", "placed"]
+
+
+@pytest.mark.parametrize("strip", [False, True])
+def test_the_clients_own_signature_goes_only_where_that_is_asked_for(make_rig: Callable[..., Rig], strip: bool) -> None:
+    rig = make_rig(strip_client_signature=strip)
+    _, raw = send(rig, body="Hello\r\n\r\n-- \r\nAna, from her phone\r\n")
+    assert (b"from her phone" in raw) is not strip
+    assert raw.count(b"Ana Lima of Example") == 1
