@@ -27,7 +27,8 @@ MAX_FALSE_DELIMITERS: Final = 10_000  # lines that begin like a delimiter and ar
 
 # RFC 5322 §2.2: a name of printable characters without colon; old senders put blanks before the colon (§4.5.3).
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)(?:\n|\Z)")
-_PARAMETER = re.compile(r'[;\s]*([^\s=;"]+)\s*=\s*')
+_PARAMETER = re.compile(r'([^\s=;"]++)\s*+=\s*+')
+_BETWEEN = re.compile(r"[;\s]*+")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _SECTION = re.compile(r"([^*]+)(?:\*(\d{1,3}))?(\*)?\Z")  # RFC 2231 §4.1: name*0, name*0*, name*
 
@@ -261,7 +262,8 @@ def read_parameters(value: bytes) -> tuple[str, Mapping[str, str]]:
     found: dict[str, str] = {}
     position = 0
     while semicolon:
-        behind = position
+        # Never from within a run of semicolons again: there may be a hundred thousand of them.
+        behind = position = between.end() if (between := _BETWEEN.match(rest, position)) else position
         if match := _PARAMETER.match(rest, position):
             if quoted := _QUOTED.match(rest, match.end()):
                 content = re.sub(r"\\(.)", r"\1", quoted[1], flags=re.DOTALL) if "\\" in quoted[1] else quoted[1]

@@ -90,3 +90,50 @@ def _file(dice: random.Random, eol: bytes) -> bytes:
         fields.append(f'Content-Disposition: {dice.choice(("attachment", "inline"))}; filename="a file"')
     content = base64.encodebytes(dice.randbytes(dice.randrange(90))).replace(b"\n", eol)
     return eol.join(field.encode() for field in fields) + eol + eol + content
+
+
+def hostile(size: int) -> dict[str, bytes]:
+    """Messages of about `size` octets that are made to cost more than their size."""
+    plain = b"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n"
+    html = plain.replace(b"plain", b"html")
+    quoted = html.replace(b"\r\n\r\n", b"\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n")
+    parts = b"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
+    nest = b"".join(b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (n, n) for n in range(49))
+    found = {f"{unit!r} in HTML": html + unit * (size // len(unit)) for unit in _HTML_UNITS}
+    found |= {f"{unit!r} in text": plain + unit * (size // len(unit)) for unit in _TEXT_UNITS}
+    found |= {f"{unit!r} quoted": quoted + unit * (size // len(unit)) for unit in (b"=", b"=41", b"=41=\r\n", b" ")}
+    found |= {f"{unit!r} in header": unit * (size // len(unit)) + b"\r\nx" for unit in (b"X: y\r\n", b"X: y\r\n z\r\n")}
+    found |= {
+        f"{unit!r} as parameters": b"Content-Type: text/plain; "
+        + unit * (min(size, 200_000) // len(unit))
+        + b"\r\n\r\nx"
+        for unit in (b";", b"a=b;", b"a ", b'a="\\"', b"a*1=x;", b"(")
+    }
+    return found | {
+        "boundaries": parts + b"--b\r\n\r\nhi\r\n" * (size // 12),
+        "all but boundaries": parts + b"--bx\r\n" * (size // 6),
+        "all but boundaries, nested": nest + b"\r\nhi\r\n" + b"--bx\r\n" * (size // 6),
+        "nested": nest + b"Content-Type: multipart/mixed; boundary=b1\r\n\r\n--b1\r\n" * (size // 56),
+        "a boundary as long as the mail": parts.replace(b"=b", b"=" + b"b" * (min(size, 200_000) // 2))
+        + b"--"
+        + b"b" * size,
+        "a blockquote in a blockquote": html
+        + b"<blockquote type=cite>" * (size // 34)
+        + b"</blockquote>" * (size // 34),
+    }
+
+
+_HTML_UNITS: Final = (
+    b"<", b"<a", b"<div>", b"<blockquote type=cite>", b"<blockquote>", b"<blockquote type=cite>x</blockquote>y",
+    b"gmail_quote ", b"<div class=gmail_quote>", b"<div class=gmail_quote>a:</div>", b"mail-gateway-signature ",
+    b'<div class="mail-gateway-signature">', b'<div class="', b"<!--", b"<style", b"<style></script>", b"border:",
+    b"<div style='border:none;border-top:solid #E1E1E1 1.0pt;padding:3.0pt 0in'>", b"-", b"-----abc-----:", b"<hr>",
+    b"<br>", b"&nbsp;", b"</body>", b'<div class="moz-signature">', b'<a class="x ', b"a:1<br>", b" ", b"<![if ",
+    b'<div id="appendonsend"></div>', b'<div class="gmail_signature">-- <br></div>', b"<p>-- </p>",
+)  # fmt: skip
+_TEXT_UNITS: Final = (
+    b"-- \r\n", b"-- \r\nAna Lima\r\n", b"> a\r\n", b"> a\r\nb\r\n", b"1:\r\n", b"\r\n", b" ",
+    b"-----abc-----\r\n:\r\n>",
+    b"-", b"_", b"____________________________\r\n", b"From: x\r\n", b"word ", b"a <b@c> 10:00 2026:\r\n\r\n",
+    b"-----BEGIN P", b"From: 1\r\nTo: 2\r\n>\r\n",
+)  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from gateway.mime.structure import MAX_DEPTH, MAX_PARTS, Part, read_parameters, scan
@@ -164,3 +166,11 @@ def test_what_is_no_message_still_has_a_tree(raw: bytes) -> None:
     tree = scan(raw)
     assert tree.content_type == "text/plain"
     assert 0 <= tree.body <= tree.end == len(raw)
+
+
+@pytest.mark.parametrize("unit", [b";", b" ;", b";\r\n ", b"a;", b"a ", b"a=b;", b'a="', b"("], ids=repr)
+def test_parameters_cost_no_more_than_their_length(unit: bytes) -> None:
+    begun = time.process_time()
+    content_type, parameters = read_parameters(b"text/plain; charset=utf-8;" + unit * (200_000 // len(unit)))
+    assert (content_type, parameters["charset"]) == ("text/plain", "utf-8")
+    assert time.process_time() - begun < 10  # it was minutes

@@ -18,12 +18,12 @@ def picture_edits(raw: bytes, path: Path, images: Sequence[Image]) -> tuple[list
     pictures = [image_part(image, eol) for image in images]
     for outer, inner in zip(reversed(path[:-1]), reversed(path[1:]), strict=True):
         if outer.content_type == "multipart/related" and related_root(outer) is inner:
-            return [], [_extension(outer, pictures, eol)]
+            return [], [_extension(raw, outer, pictures, eol)]
     header, opening, tail = _related(raw, part, pictures, eol)
     return [Edit(part.start, part.start, header + eol + opening)], [Edit(part.end, part.end, tail)]
 
 
-def _extension(related: Part, pictures: list[bytes], eol: bytes) -> Edit:
+def _extension(raw: bytes, related: Part, pictures: list[bytes], eol: bytes) -> Edit:
     delimiter = b"--" + related.parameters["boundary"].rstrip().encode("latin-1", "replace")
     last = related.delimiters[-1]
     if last.closing:
@@ -33,6 +33,8 @@ def _extension(related: Part, pictures: list[bytes], eol: bytes) -> Edit:
     if last_part.body == last_part.header_end:  # cut off within its header, which a delimiter would end
         raise Refused("odd structure: the last part has no body")
     new = b"".join(eol + delimiter + eol + picture for picture in pictures)
+    if raw.endswith(b"\r", 0, related.end):  # it is the part's, and with a line feed it would be the delimiter's
+        new = b"\r\n" + new.removeprefix(eol)
     return Edit(related.end, related.end, new + eol + delimiter + b"--")
 
 
@@ -45,6 +47,8 @@ def _related(raw: bytes, html: Part, pictures: list[bytes], eol: bytes) -> tuple
     if html.encoding in ("8bit", "binary"):  # RFC 2045 §6.4: what holds 8-bit parts says so
         header += b"Content-Transfer-Encoding: " + html.encoding.encode("ascii") + eol
     tail = b"".join(delimiter + eol + picture for picture in pictures) + delimiter + b"--" + eol
+    if raw.endswith(b"\r", 0, html.end):
+        tail = b"\r\n" + tail.removeprefix(eol)
     return header, delimiter.removeprefix(eol) + eol, tail
 
 

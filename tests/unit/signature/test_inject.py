@@ -428,3 +428,13 @@ def test_a_related_part_that_was_cut_off_within_a_header_gets_no_picture() -> No
                "--r", "Content-Type: image/gif", "")  # fmt: skip
     assert inject(raw, PICTURE) == Injected(raw, False, "odd structure: the last part has no body")
     assert inject(raw, ANA).placed
+
+
+def test_a_return_at_the_end_stays_the_part_s_when_a_picture_follows() -> None:
+    raw = mail("Content-Type: multipart/related; boundary=r", "", "--r", "Content-Type: text/html", "", "<p>x</p>",
+               "--r", GIF, "", "x").replace(b"\r\n", b"\n") + b"\r"  # fmt: skip
+    done = inject(raw, PICTURE)
+    assert done.placed
+    assert b"\n\nx\r\r\n--r\n" in done.raw
+    alone = b"Content-Type: multipart/mixed; boundary=m\n\n--m\nContent-Type: text/html\n\n<p>x</p></body>\r"
+    assert b"</body>\r\r\n--=_related" in inject(alone, PICTURE).raw
