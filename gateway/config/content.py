@@ -9,13 +9,13 @@ from pathlib import Path as FilePath
 from gateway.config import templates
 from gateway.config.document import Document
 from gateway.config.draft import Draft, Entry
-from gateway.config.files import image_sources
 from gateway.config.positions import Path
 from gateway.config.reach import may_write_as
 from gateway.config.rules_file import Agent, Touchpoint, image_directory
 from gateway.config.templates import TemplateProblem, Use, find_uses
 from gateway.config.values import suggest
 from gateway.errors import Problem, Severity
+from gateway.markup.files import file_pictures
 from gateway.markup.removal import FILLED, find_removals, unfilled
 
 _Known = Mapping[str, frozenset[str] | None]
@@ -157,7 +157,13 @@ def _check_removals(document: Document, text: _Text) -> Iterator[Problem]:
 
 def _check_images(draft: Draft, document: Document, text: _Text) -> Iterator[Problem]:
     directory = image_directory(text.source, document.path.absolute().parent)
-    for source, line in image_sources(text.source):
+    for source, line in file_pictures(text.source):
+        if FILLED in source:
+            message = (
+                f"{text.shown}: image file:{source.replace(FILLED, '…')} has a variable in its name; name one file"
+            )
+            yield _problem_in(document, text, line, message)
+            continue
         try:
             draft.files.image(directory / source)
         except ValueError as error:

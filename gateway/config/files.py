@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from html import unescape
 from pathlib import Path
 
 LARGEST_TEXT_BYTES = 512 * 1024  # a signature of this size would travel with every mail
 IMAGE_LIMIT_BYTES = 50 * 1024  # exclusive: an image of exactly this size is refused
 
-_IMAGE_SOURCE = re.compile(
-    r"""<img\b[^<>]{0,2000}?\bsrc\s*=\s*(?:"file:([^"<>]*)"|'file:([^'<>]*)'|file:([^\s"'<>]+))""", re.IGNORECASE
-)
 _MAGIC = {  # by bytes, never by name
     b"\xff\xd8\xff": "jpeg",
     b"GIF87a": "gif",
@@ -124,10 +119,3 @@ def why_unreadable(error: OSError, remedy: str = "create it or correct the name"
 def image_type(data: bytes) -> str | None:
     """Return the subtype of image/… by the first bytes, or None."""
     return next((subtype for magic, subtype in _MAGIC.items() if data.startswith(magic)), None)
-
-
-def image_sources(html: str) -> Iterator[tuple[str, int]]:
-    """Yield the name behind `file:` of every `<img src="file:…">`, and its line (from 1) in `html`."""
-    for found in _IMAGE_SOURCE.finditer(html):
-        source = unescape(found[1] or found[2] or found[3] or "").strip()
-        yield source, html.count("\n", 0, found.end()) + 1

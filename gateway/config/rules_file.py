@@ -25,7 +25,7 @@ from pydantic import (
 from gateway.config import hours
 from gateway.config.base import Model
 from gateway.config.conditions import All, If
-from gateway.config.files import Content, Files, Image, image_sources
+from gateway.config.files import Content, Files, Image
 from gateway.config.gateway_file import parse_path
 from gateway.config.providers import NOT_YET, PROFILES, RECONNECT_WITHOUT_TOKEN, Profile, SentCopy
 from gateway.config.secrets import Secret, SecretRef
@@ -50,6 +50,7 @@ from gateway.config.values import (
     some,
     suggest,
 )
+from gateway.markup.files import file_pictures
 from gateway.model import REPLY_TO, Answering, Priority
 
 ImapServer = Annotated[Server, PlainValidator(partial(parse_server, protocol="imap"))]
@@ -88,7 +89,7 @@ def _find_images(html: str, info: ValidationInfo) -> dict[str, Image]:
     files: Files = context.get("files") or Files()
     directory = image_directory(html, context.get("directory", Path()))
     found = {}
-    for source, _ in image_sources(html):
+    for source, _ in file_pictures(html):
         try:
             found[source] = files.image(directory / source)
         except ValueError:

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from typing import Final
 
-from gateway.markup.policy import ACTING, FILE, SCHEMES, TAGS, clean_style, scheme_of, words
+from gateway.markup.policy import ACTING, SCHEMES, TAGS, clean_style, is_file, scheme_of, words
 from gateway.markup.tags import VOID
 
 _EXPRESSION = r"[\w\s().!&|]{1,80}"
@@ -55,7 +55,6 @@ _ACTING_ATTRIBUTES: Final = words(
     """action archive classid code codebase codetype data dynsrc formaction http-equiv lowsrc manifest ping profile
     srcdoc srcset"""
 )
-_PICTURES: Final = frozenset({"img", "v:image", "v:imagedata", "v:fill"})
 _ADDRESSES: Final = frozenset({"href", "src", "background", "cite", "longdesc", "althref", "relationship"})
 
 
@@ -137,10 +136,8 @@ def fault_in(content: str, balance: Counter[str]) -> str | None:
             if attribute is None:
                 return f"{_short(content[tag.start() :])} cannot be read"
             value = next((one for one in attribute.groups()[1:] if one is not None), "")
-            is_picture = name in _PICTURES and attribute[1].lower() == "src"  # only there a file becomes a part
-            if is_picture and scheme_of(value) == FILE:
-                pass
-            elif (fault := _attribute_fault(attribute[1].lower(), value)) is not None:
+            fault = _attribute_fault(attribute[1].lower(), value)
+            if fault is not None and not is_file(name, attribute[1].lower(), value):
                 return f"<{name}>: {fault}"
             at = attribute.end()
         at = closing.end()

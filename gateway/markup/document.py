@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
+from gateway.markup import policy
 from gateway.markup.comments import is_conditional
-from gateway.markup.policy import FRAME, clean_style
+from gateway.markup.policy import clean_style
 from gateway.markup.tags import Kind, Lines, Piece, pieces
 
+FRAME: Final = "mail-gateway-body"  # class of the element that stands for the document's body
 _QUICK = re.compile(r"<(?:!doctype|/?(?:html|head|body|meta|title|style|link|base)\b|\?)", re.I)
 _COLOURS: Final = {"bgcolor": "background-color", "text": "color"}
 _WORD = re.compile(r"[\w #(),.%-]{1,60}")
@@ -34,13 +36,15 @@ class Parts:
     style: str = ""
     attributes: str = ""
 
-    def framed(self, style: str) -> str:
-        """Return the body, within a div where the document's own says something. `style`: what its style sheets say."""
+    def framed(self, style: str, *, is_named: bool = False) -> str:
+        """Return the body, within a div where the document's own says something. `style`: what its style sheets say.
+        `is_named`: what stays of them speaks of it by its class."""
         own = "; ".join(filter(None, (style, self.style)))
-        if not own and not self.attributes:
+        if not own and not self.attributes and not is_named:
             return self.body
+        name = f' class="{FRAME}"' if is_named else ""
         looks = f' style="{escape(own)}"' if own else ""
-        return f"<div{looks}{self.attributes}>{self.body}</div>"
+        return f"<div{name}{looks}{self.attributes}>{self.body}</div>"
 
 
 def take_apart(html: str) -> Parts:
@@ -60,7 +64,7 @@ def take_apart(html: str) -> Parts:
             is_head = False
             style = style or _body_style(piece.attributes)
             attributes = attributes or _body_attributes(piece.attributes)
-        elif piece.kind in (Kind.START, Kind.END) and (piece.name in FRAME or piece.name in ("link", "base")):
+        elif piece.kind in (Kind.START, Kind.END) and (piece.name in policy.FRAME or piece.name in ("link", "base")):
             if piece.name == "head":
                 is_head = piece.kind is Kind.START
         elif piece.kind is Kind.DECLARATION and not piece.data.startswith("["):

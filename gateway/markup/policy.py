@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from html import unescape
+from itertools import accumulate
 from typing import Any, Final
 
 import tinycss2
@@ -64,12 +65,14 @@ ATTRIBUTES: Final = {"*": _EVERYWHERE} | {tag: frozenset(names.split()) for tag,
 PREFIXES: Final = frozenset({"aria-", "data-"})
 SCHEMES: Final = frozenset({"http", "https", "mailto", "tel", "sms"})
 FILE: Final = "file"  # of a picture's src, until it has a Content-ID
+PICTURES: Final = frozenset({"img", "v:image", "v:imagedata", "v:fill"})  # the others in Outlook's comments only
 _ADDRESSES: Final = frozenset({"href", "src", "background", "cite", "longdesc", "usemap"})
 _LOADED: Final = frozenset({"http", "https"})
 
 _BLANK = re.compile("[\0-\x20\x7f-\xa0\xad\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff]+")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-_ODD_STYLE = re.compile(r"[\\@<>{}\0]|/\*|\(|behaviou?r|binding|!\s*ie", re.I)
+_ODD_STYLE = re.compile(r"[\\@<>{}\0]|/\*|\(|behaviou?r|binding|script\s*:|!\s*ie", re.I)
+DEEPEST: Final = 50  # of brackets
 _HARMLESS_CALLS: Final = words("rgb rgba hsl hsla calc min max clamp linear-gradient radial-gradient var light-dark")
 _ACTING_PROPERTIES: Final = frozenset({"behavior", "behaviour", "-ms-behavior", "-moz-binding", "binding"})
 
@@ -78,6 +81,16 @@ def scheme_of(address: str) -> str:
     """Return the scheme in small letters, "" for none, however it is disguised for a lenient reader."""
     found = _SCHEME.match(_BLANK.sub("", unescape(address)))
     return found[1].lower() if found else ""
+
+
+def is_file(tag: str, name: str, address: str) -> bool:
+    """Does the attribute name a picture that comes along with the mail?"""
+    return name == "src" and tag in PICTURES and scheme_of(address) == FILE
+
+
+def file_name(address: str) -> str:
+    """Return what stands behind `file:`."""
+    return address.partition(":")[2].strip()
 
 
 def is_allowed_attribute(tag: str, name: str) -> bool:
@@ -107,6 +120,8 @@ def clean_style(style: str) -> tuple[str, tuple[str, ...]]:
     if not _ODD_STYLE.search(style):
         return style, ()
     kept, faults = [], []
+    if depth_of(style) > DEEPEST:
+        return "", ("brackets within brackets, too deep to be read",)
     for node in tinycss2.parse_blocks_contents(style, skip_comments=True, skip_whitespace=True):
         if node.type == "error":
             faults.append("what is there cannot be read")
@@ -117,6 +132,11 @@ def clean_style(style: str) -> tuple[str, tuple[str, ...]]:
         else:
             kept.append(f"{node.name}:{_source(node.value).strip()}{' !important' if node.important else ''}")
     return "; ".join(one for one in kept if not re.search(r"[<>\0]|/\*", one)), tuple(faults)
+
+
+def depth_of(css: str) -> int:
+    """Return how deep its brackets are at the most; tinycss2 writes them by recursion."""
+    return max(accumulate(((letter in "([{") - (letter in ")]}") for letter in css), initial=0))
 
 
 def _declaration_fault(node: Any) -> str | None:
@@ -145,12 +165,14 @@ def _value_fault(token: Any) -> str | None:
 
 
 def _flat(tokens: Any) -> Any:
-    for token in tokens:
+    waiting = list(reversed(tokens))
+    while waiting:  # no recursion: brackets may be nested as deep as somebody likes
+        token = waiting.pop()
         yield token
         if token.type == "function":
-            yield from _flat(token.arguments)
+            waiting += reversed(token.arguments)
         elif token.type in ("() block", "[] block", "{} block"):
-            yield from _flat(token.content)
+            waiting += reversed(token.content)
 
 
 def _source(nodes: Any) -> str:

@@ -9,8 +9,10 @@ import nh3
 
 from gateway.markup import policy, styles
 from gateway.markup.comments import settle
-from gateway.markup.document import take_apart
+from gateway.markup.document import FRAME, take_apart
+from gateway.markup.tags import nesting
 
+_DEEPEST: Final = 1000  # css-inline goes down by recursion, and has ended the process at 20,000
 _ROUNDS: Final = 4  # HTML that is nested wrongly may take two until it stays as it is
 
 
@@ -31,9 +33,13 @@ def sanitise(html: str, *, conditional_comments: bool = True, scope: str = "") -
     A twentieth of a millisecond for an ordinary signature, so the filled result is read, of every mail: who would
     sanitise the template and fill it then had to know what each value may do where it stands.
     """
+    if html.count("<") > _DEEPEST and nesting(html) > _DEEPEST:
+        return Sanitised("", (f"all of it: elements within elements, more than {_DEEPEST} deep",))
     parts = take_apart(html)
     sheets = [styles.read(sheet.css, scope) for sheet in parts.style_sheets]
-    shown = parts.framed("; ".join(sheet.frame for sheet in sheets if sheet.frame))
+    kept = "\n".join(sheet.kept for sheet in sheets if sheet.kept)
+    is_named = FRAME in kept and f'class="{FRAME}"' not in parts.body
+    shown = parts.framed("; ".join(sheet.frame for sheet in sheets if sheet.frame), is_named=is_named)
     if rules := "\n".join(sheet.rules for sheet in sheets if sheet.rules):
         shown = styles.inline(shown, rules)
     faults = [fault for sheet in sheets for _, fault in sheet.faults]
@@ -44,7 +50,7 @@ def sanitise(html: str, *, conditional_comments: bool = True, scope: str = "") -
         if shown == before:
             break
     shown = shown.strip()
-    if kept := "\n".join(sheet.kept for sheet in sheets if sheet.kept):
+    if kept:
         shown = f"<style>{kept}</style>{shown}"
     return Sanitised(shown, tuple(faults))
 
@@ -52,7 +58,9 @@ def sanitise(html: str, *, conditional_comments: bool = True, scope: str = "") -
 def _attribute(tag: str, name: str, value: str) -> str | None:
     if name == "style":
         return policy.clean_style(value)[0] or None
-    return None if policy.address_fault(tag, name, value) else value
+    if policy.address_fault(tag, name, value):
+        return None
+    return f"{policy.FILE}:{policy.file_name(value)}" if policy.is_file(tag, name, value) else value
 
 
 _CLEANER: Final = nh3.Cleaner(

@@ -15,13 +15,15 @@ from typing import Any, Final
 import css_inline
 import tinycss2
 
-from gateway.markup.policy import clean_style
+from gateway.markup.document import FRAME
+from gateway.markup.policy import DEEPEST, clean_style, depth_of
 
 _INLINER: Final = css_inline.CSSInliner(inline_style_tags=False, keep_link_tags=True, load_remote_stylesheets=False)
 _MEDIA = re.compile(r"[\w\s(),.:/-]{1,200}")
 _SELECTOR = re.compile(r"""[\w\s.#*>+~:()\[\]="'^$|-]{1,300}""")
 _FRAME = re.compile(r"(?:html|body|html\s+body)", re.I)
 _OUTLOOK_DARK = re.compile(r"(\[data-og\w+\])\s*(.*)", re.S)  # Outlook on the web sets it above the mail
+_FOR_THE_DARK = re.compile(r"prefers-color-scheme\s*:\s*dark", re.I)
 _DYNAMIC = re.compile(r"::?(?:hover|focus|active|visited|link|target|before|after|first-line|first-letter)\b", re.I)
 _WHY: Final = {
     "import": "no other style sheet is loaded; put its rules here",
@@ -48,6 +50,8 @@ def read(css: str, scope: str) -> Sheet:
     rules, frame, kept = [], [], []
     faults: list[tuple[int, str]] = []
     css = css.replace("<!--", "").replace("-->", "")
+    if depth_of(css) > DEEPEST:
+        return Sheet(faults=((1, "the style sheet: brackets within brackets, too deep to be read"),))
     for node in tinycss2.parse_stylesheet(css, skip_comments=True, skip_whitespace=True):
         line = node.source_line
         if node.type == "qualified-rule":
@@ -96,16 +100,32 @@ def _media(node: Any, scope: str, faults: list[tuple[int, str]]) -> str:
         if not selectors or not all(_SELECTOR.fullmatch(one) for one in selectors):
             faults.append((rule.source_line, f"a rule in @media {query}: it cannot be read"))
         elif declarations := _clean(rule, faults):
-            rules.append(f"{', '.join(_scoped(one, scope) for one in selectors)} {{ {declarations} }}")
+            own = ", ".join(_scoped(one, scope) for one in selectors)
+            rules.append(f"{own} {{ {_important(declarations)} }}")
     text = f"@media {query} {{ {' '.join(rules)} }}" if rules else ""
     return "" if re.search(r"[<\0]", text) else text
 
 
+def _important(declarations: str) -> str:
+    """The rules that stood above it are in the elements now, where they would win."""
+    found = tinycss2.parse_blocks_contents(declarations, skip_comments=True, skip_whitespace=True)
+    return "; ".join(f"{one.name}: {_text(one.value)} !important" for one in found if one.type == "declaration")
+
+
+def for_the_dark(kept: str) -> str:
+    """Return the rules in a kept style sheet that hold in dark mode."""
+    return "\n".join(
+        _text(node.content)
+        for node in tinycss2.parse_stylesheet(kept, skip_comments=True, skip_whitespace=True)
+        if node.type == "at-rule" and node.content is not None and _FOR_THE_DARK.search(_text(node.prelude))
+    )
+
+
 def _scoped(selector: str, scope: str) -> str:
+    if _FRAME.fullmatch(selector):
+        selector = f".{FRAME}"
     if not scope or scope in selector.split():
         return selector
-    if _FRAME.fullmatch(selector):
-        return scope
     selector = re.sub(r"^(?:html\s+|body\s+)+", "", selector, flags=re.I)
     if dark := _OUTLOOK_DARK.fullmatch(selector):
         return f"{dark[1]} {scope} {dark[2]}".rstrip()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -64,6 +65,21 @@ def pieces(html: str) -> Iterator[Piece]:
         at = piece.end
     if at < len(html):
         yield Piece(Kind.TEXT, at, len(html), data=html[at:])
+
+
+def nesting(html: str) -> int:
+    """Return how deep elements may be nested at the most: where end tags lack, a parser finds less."""
+    depth = deepest = 0
+    opened: Counter[str] = Counter()
+    for piece in pieces(html):
+        if piece.kind is Kind.START and piece.name not in VOID:
+            opened[piece.name] += 1
+            depth += 1
+            deepest = max(deepest, depth)
+        elif piece.kind is Kind.END and opened[piece.name]:
+            opened[piece.name] -= 1
+            depth -= 1
+    return deepest
 
 
 def _comment(html: str, start: int) -> Piece:

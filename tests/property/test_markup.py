@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 
 from gateway.markup.removal import find_removals, unfilled
 from gateway.markup.sanitise import sanitise
+from gateway.mime.templates import TemplateFault
 from gateway.outbound.signature.lint import lint
 from gateway.outbound.signature.plain import text_of_html
+from gateway.outbound.signature.render import render
 from gateway.outbound.signature.telephone import normalise_tel
+from tests.support.acting import acts
 
 PIECES: Final = (
     *("<p>", "</p>", "<table>", "<tr>", "<td>", "</table>", "<b>", "</b>", "<div style='", "color:red", "'>", '">'),
@@ -101,6 +104,32 @@ def test_any_template_can_be_looked_at(html: str) -> None:
     find_removals(unfilled(html))
     lint(html, html, {"x.png": b"\x89PNG\r\n\x1a\n"})
     text_of_html(sanitise(html).html)
+
+
+@given(htmls, st.booleans())
+def test_rendering_fails_only_as_it_says(html: str, comments: bool) -> None:
+    try:
+        signature = render(html, "", {"x": html}, images={"x.png": b"GIF89a"}, conditional_comments=comments)
+    except TemplateFault:
+        return
+    assert acts(signature.html) == []
+    assert "file:" not in "".join(re.findall(r'src="[^"]*"', signature.html))
+
+
+WORDS = st.lists(st.text("abcdefgh", min_size=3, max_size=8), min_size=1, max_size=12)
+FRAMES: Final = (
+    *("<p>{}</p>", "<b>{}</b>", "<table><tr><td>{}</td><td>x</td></tr></table>", "<ul><li>{}</li></ul>", "{}<br>"),
+    *("<div style='color: red'>{}</div>", "<a href='https://x.example/'>{}</a>", "<o:p>{}</o:p>", "<h1>{}</h1>"),
+    *("<blockquote>{}</blockquote>", "<i>{}</p></i>", "<!-- no -->{}<!--[if mso]><b>no</b><![endif]-->", "<font>{}"),
+)
+
+
+@given(WORDS, st.data())
+def test_no_word_is_lost_in_html_or_in_text(words: list[str], data: st.DataObject) -> None:
+    html = " ".join(data.draw(st.sampled_from(FRAMES)).format(word) for word in words)
+    signature = render(html, "", {})
+    assert [word for word in re.findall(r"[a-z]+", signature.text) if word in words] == words
+    assert [word for word in re.findall(r"[a-z]+", re.sub(r"<[^>]*>", " ", signature.html)) if word in words] == words
 
 
 NUMBER: Final = r"(\+|00)?[1-9][0-9]{0,3}([ ./-]?\(?[0-9]{1,4}\)?){0,4}( ?(x|ext\. ?|#|;ext=)[0-9]{1,4})?"

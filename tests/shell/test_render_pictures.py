@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from gateway import config
+from gateway.outbound.signature.block import MARKER
 from gateway.outbound.signature.inject import inject
 from gateway.outbound.signature.render import context
 from gateway.outbound.signature.render import render as fill
@@ -91,6 +92,21 @@ def test_a_style_sheet_for_the_dark_is_used_in_the_dark(render: Preview) -> None
     light, dark = browser.take(html, [Shot(300), Shot(300, is_dark=True)], browser.find())
     assert pixels_of(picture(light.png), (255, 0, 0)) == 99 * 99
     assert pixels_of(picture(dark.png), (255, 0, 0)) == 0
+
+
+@pytest.mark.parametrize("name", [".box", "body"])
+def test_a_style_of_one_s_own_for_the_dark_wins_over_what_is_in_the_elements(render: Preview, name: str) -> None:
+    html = (
+        f"<style>{name} {{ background: #ff0000 }}"
+        f" @media (prefers-color-scheme: dark) {{ {name} {{ background: #00aa00 }} }}</style>"
+        "<div class=box style='width: 99px; height: 99px'></div>"
+    )
+    safe = fill(html, "x", {}).html
+    shots = browser.take(f'<div class="{MARKER}">{safe}</div>', [Shot(300), Shot(300, is_dark=True)], browser.find())
+    light, dark = (picture(shot.png) for shot in shots)
+    assert pixels_of(light, (255, 0, 0)) >= 99 * 99
+    assert pixels_of(dark, (255, 0, 0)) == 0
+    assert pixels_of(dark, (0, 170, 0), nearly=40) >= 99 * 99
 
 
 @pytest.mark.parametrize("colour", [(20, 20, 20), (250, 250, 250)])

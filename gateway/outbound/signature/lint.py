@@ -19,6 +19,7 @@ from gateway.markup.document import take_apart
 from gateway.markup.policy import scheme_of
 from gateway.markup.removal import FILLED, find_removals, unfilled
 from gateway.markup.sanitise import sanitise
+from gateway.markup.styles import for_the_dark, inline
 from gateway.markup.tags import VOID, Kind, Lines, Piece, pieces
 from gateway.outbound.signature.looks import Looks, looks_of
 
@@ -29,6 +30,7 @@ _LONG: Final = 20 * 1024  # octets of HTML: Gmail shows 102 KB of a mail, with e
 _MOST_LOST: Final = 0.5
 _SKEWED: Final = 0.03
 
+_SHEET = re.compile(r"<style>([^<]*)</style>")
 _NUMBER = re.compile(r"\s*(\d{1,5})(?:\.\d+)?(?:px)?\s*")
 _TEXT_TAG = re.compile(r"</?(?:b|i|a|p|br|div|span|table|tr|td|img|font|strong|em)\b[^<>]*>", re.I)
 
@@ -167,7 +169,7 @@ def _size(piece: Piece, name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Ink:
-    """Of an element and what is around it. `name`: of the tag; `size` is not looked at."""
+    """Of an element and what is around it. `name`: of the tag."""
 
     name: str
     colour: Colour | None
@@ -176,12 +178,29 @@ class _Ink:
 
 def _of_colours(html: str) -> Iterator[Remark]:
     sheets = take_apart(html).style_sheets
-    minds_dark = any("prefers-color-scheme" in sheet.css for sheet in sheets)
     shown = sanitise(html).html if sheets else html
+    at_night = for_the_dark(match[1]) if (match := _SHEET.match(shown)) else ""
+    if at_night:
+        yield from _of_own_dark(inline(shown, at_night))
     lines = None if sheets else Lines(html)
+    for offset, ink in _inks(shown):
+        for message in _of_ink(ink, bool(at_night)):
+            yield Remark(lines.at(offset) if lines else None, Severity.WARNING, message)
+
+
+def _of_own_dark(shown: str) -> Iterator[Remark]:
+    """What the author's own style for dark mode leaves hard to read."""
+    for _, ink in _inks(shown):
+        ratio = contrast(ink.colour or WHITE, ink.ground or DARK)
+        if ratio < _READABLE_IN_THE_DARK:
+            on = f"{ink.colour or 'text without a colour (white)'} on {ink.ground or 'the dark ground of the program'}"
+            yield Remark(None, Severity.WARNING, f"in its own dark style {on} has a contrast of {ratio:.1f}")
+
+
+def _inks(shown: str) -> Iterator[tuple[int, _Ink]]:
+    """Yield where words stand, and in which colours."""
     inks = [_Ink("", None, None)]
     for piece in pieces(shown):
-        line = lines.at(piece.start) if lines else None
         if piece.kind is Kind.START and piece.name not in VOID and piece.name != "style":
             ink = inks[-1]
             inks.append(_Ink(piece.name, _colour(piece) or ink.colour, _ground(piece) or ink.ground))
@@ -189,8 +208,7 @@ def _of_colours(html: str) -> Iterator[Remark]:
             while inks.pop().name != piece.name:
                 pass
         elif piece.kind is Kind.TEXT and piece.data.strip():
-            for message in _of_ink(inks[-1], minds_dark):
-                yield Remark(line, Severity.WARNING, message)
+            yield piece.start, inks[-1]
 
 
 def _of_ink(ink: _Ink, minds_dark: bool) -> Iterator[str]:

@@ -28,7 +28,7 @@ from gateway.outbound.signature.telephone import normalise_tel
 _EXTENSIONS: Final = {"jpeg": "jpg"}
 # Of sanitised HTML, where only Outlook's comments are as the admin wrote them
 _IMAGE_SOURCE = re.compile(
-    r"""(<(?:img|v:image|v:imagedata|v:fill)\s(?:[^<>]*?\s)?src\s*=\s*)(?:"file:([^"<>]*)"|'file:([^'<>]*)'|file:([^\s"'<>]+))""",
+    r"""(<(?:img|v:image|v:imagedata|v:fill)\s(?:[^<>]*?\s)?src\s*=\s*)(?:"\s*file:([^"<>]*)"|'\s*file:([^'<>]*)'|file:([^\s"'<>]+))""",
     re.I,
 )
 _TEL = re.compile(

@@ -461,6 +461,17 @@ def test_an_image_is_judged_by_its_bytes(tmp_path: Path, image: bytes | None, me
         assert message in problems[0]
 
 
+def test_an_image_that_is_no_readable_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "folder").mkdir()
+    html = "<img src=file:loop><img src=file:folder><img src='file:{{ agent.login }}.png'>"
+    problems = said(check(tmp_path, f'{TOUCHPOINT}[touchpoint.signature]\nhtml = "{html}"\n{AGENT}'))
+    assert len(problems) == 3
+    assert "loop cannot be read: too many levels of symbolic links" in problems[0]
+    assert "folder is a directory; name a file" in problems[1]
+    assert "image file:….png has a variable in its name; name one file" in problems[2]
+
+
 def test_a_pipe_keeps_nobody_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     html = '<img src="file:pipe">'

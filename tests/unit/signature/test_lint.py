@@ -47,6 +47,15 @@ def said(html: str, text: str = "", images: dict[str, bytes] | None = None) -> l
         ("<font color=silver>x", "#c0c0c0 on white has a contrast of 1.8"),
         ('<p style="color: #222">x', "#222222 without a ground of its own has a contrast of 1.0 in dark mode"),
         ("<style>p { color: #222 }</style><p>x", "None: #222222 without a ground of its own"),
+        (
+            "<style>@media (prefers-color-scheme: dark) { p { color: #333 } }</style><p>x",
+            "None: in its own dark style #333333 on the dark ground of the program has a contrast of 1.3",
+        ),
+        (
+            "<style>p { background: #fff; color: #000 } @media (prefers-color-scheme: dark) { p { color: #fff } }"
+            "</style><p>x",
+            "None: in its own dark style #ffffff on #ffffff has a contrast of 1.0",
+        ),
         ('<td bgcolor="#fff">\n<b>x', "text without a colour stands on #ffffff: in dark mode it turns white there"),
         ('<td bgcolor="#202020">x', "text without a colour stands on #202020: it is black there"),
         ("x\n<script>y</script>", "2: left out: <script>"),
@@ -76,6 +85,7 @@ def test_it_remarks_on(html: str, remark: str) -> None:
         '<p style="background: #808080">x',
         '<p style="color: inherit; background: transparent">x',
         "<style>p { color: #222 } @media (prefers-color-scheme: dark) { p { color: #eee } }</style><p>x",
+        "<style>body { color: #222 } @media (prefers-color-scheme: dark) { body { color: #eee } }</style><p>x",
         '{% if agent.title is defined %}<b style="{{ agent.style }}">{{ agent.title }}</b>{% endif %}',
     ],
 )

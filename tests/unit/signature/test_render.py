@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from gateway.markup.files import file_pictures
 from gateway.mime.templates import TemplateFault
 from gateway.outbound.signature.block import html_block, text_block
 from gateway.outbound.signature.plain import text_of_html
 from gateway.outbound.signature.render import context, render
 from gateway.outbound.signature.telephone import normalise_tel
+from tests.support.acting import acts
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 
@@ -161,3 +163,125 @@ def test_tel_links_are_normalised_in_place(quote: str) -> None:
     assert shown(f"<a class=x href={quote}tel:{number}{quote}>+351 21 000</a>") == (
         '<a class="x" href="tel:+35121000">+351 21 000</a>'
     )
+
+
+def test_what_is_no_telephone_number_stays_in_its_attribute() -> None:
+    assert shown("""<a href='tel:" onclick="x'>call</a>""") == '<a href="tel:&quot; onclick=&quot;x">call</a>'
+
+
+HOSTILE = (
+    """"><script>alert(1)</script>' onerror='x' {{ agent.login }} {% raw %} --> <!--[if mso]> </style> javascript:x"""
+)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "<p>{{ customer.name }}</p>",
+        '<p title="{{ customer.name }}">Ana</p>',
+        "<p title='{{ customer.name }}'>Ana</p>",
+        "<p title={{ customer.name }}>Ana</p>",
+        '<a href="{{ customer.name }}">Ana</a>',
+        '<a href="tel:{{ customer.name }}">Ana</a>',
+        '<p style="color: {{ customer.name }}">Ana</p>',
+        "<style>p { color: {{ customer.name }} }</style><p>Ana</p>",
+        "<!--[if mso]><p>{{ customer.name }}</p><![endif]--><p>Ana</p>",
+        "<!--[if mso]><p title={{ customer.name }}>x</p><![endif]--><p>Ana</p>",
+        "<!-- {{ customer.name }} --><p>Ana</p>",
+        "<script>{{ customer.name }}</script><p>Ana</p>",
+        "{{ customer.name | safe }}<p>Ana</p>",
+    ],
+)
+def test_a_value_cannot_break_out(template: str) -> None:
+    signature = render(template, "", variables(customer=(HOSTILE, "bo@x.example")))
+    assert acts(signature.html) == []
+    assert "ana@example.com" not in signature.html, "a value is no template"
+    assert signature.html.count("<p") <= 2
+
+
+def test_template_syntax_in_a_value_is_text() -> None:
+    assert shown("{{ customer.name }}", customer=("{{ agent.name }} {# x #}", "b@x.example")) == (
+        "{{ agent.name }} {# x #}"
+    )
+
+
+def test_a_sheet_goes_into_the_elements_and_media_stay_within_the_signature() -> None:
+    css = "p { color: #123456 } @media (prefers-color-scheme: dark) { p { color: #ffffff } body { margin: 0 } }"
+    assert shown(f"<style>{css}</style><p>Ana</p>") == (
+        "<style>@media (prefers-color-scheme: dark) { .mail-gateway-signature p { color: #ffffff !important }"
+        " .mail-gateway-signature .mail-gateway-body { margin: 0 !important } }</style>"
+        '<div class="mail-gateway-body"><p style="color: #123456;">Ana</p></div>'
+    )
+
+
+OUTLOOK = '<!--[if mso]><table width="320"><tr><td><![endif]--><p>Ana</p><!--[if mso]></td></tr></table><![endif]-->'
+
+
+def test_outlook_s_comments_are_kept_when_wanted() -> None:
+    assert shown(OUTLOOK) == OUTLOOK
+    assert shown(OUTLOOK, conditional_comments=False) == "<p>Ana</p>"
+
+
+def test_word_s_settings_are_dropped() -> None:
+    settings = "<!--[if gte mso 9]><xml><o:OfficeDocumentSettings></o:OfficeDocumentSettings></xml><![endif]-->"
+    assert shown(f"{settings}<p>Ana</p><xml><w>x</w></xml>") == "<p>Ana</p>"
+
+
+def test_a_picture_in_outlook_s_comments_comes_along() -> None:
+    html = '<!--[if mso]><v:image src="file:logo.png" /><![endif]--><p>Ana</p>'
+    signature = render(html, "", variables(), images={"logo.png": PNG})
+    (image,) = signature.images
+    assert f'<v:image src="cid:{image.content_id}" />' in signature.html
+
+
+def test_nothing_left_is_a_fault() -> None:
+    with pytest.raises(TemplateFault, match="nothing is left"):
+        shown("<script>x</script>")
+
+
+def test_the_address_behind_a_link_is_in_the_text() -> None:
+    html = '<a href="https://www.example.com/help">Help</a> <a href="https://example.com">www.example.com</a>'
+    assert render(html, "", variables()).text == "Help <https://www.example.com/help> www.example.com"
+
+
+def test_pictures_are_read_by_their_alternative() -> None:
+    assert render('<img src="https://x/y.png" alt="Example Ltd"> Ana', "", variables()).text == "Example Ltd Ana"
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["file:logo.png", " file: logo.png ", "&#102;ile:logo.png", "FILE:logo.png", "file:\nlogo.png"],
+    ids=["plain", "blanks", "reference", "capitals", "line"],
+)
+def test_what_check_finds_as_a_picture_file_comes_along(source: str) -> None:
+    html = f'<img alt="a > b" data-src="file:no.png" src="{source}"><p title="<img src=file:no.png>">Ana</p>'
+    assert [name for name, _ in file_pictures(html)] == ["logo.png"]
+    signature = render(html, "", variables(), images={"logo.png": PNG})
+    assert f'src="cid:{signature.images[0].content_id}"' in signature.html
+
+
+def test_picture_files_are_found_with_their_lines_also_in_outlook_s_comments() -> None:
+    html = "{# \n #}<!--[if mso]>\n<v:image src='file:a.png'/><![endif]-->\n{% if x %}<img src=file:b.png>{% endif %}"
+    assert list(file_pictures(html)) == [("a.png", 3), ("b.png", 4)]
+
+
+@pytest.mark.parametrize(
+    "html",
+    ["<style>p{color:" + "(" * 5000 + "</style><p>x", '<p style="color:' + "(" * 5000 + '">x'],
+    ids=["sheet", "style"],
+)
+def test_what_is_nested_without_measure_is_no_reason_to_fail(html: str) -> None:
+    assert "x" in shown(html)
+
+
+@pytest.mark.parametrize("tag", ["<div>", "<b>", "<table><tr><td>", "<font color=red></p>"])
+def test_what_would_end_the_process_is_left_out_and_the_text_stays(tag: str) -> None:
+    deep = f"<style>p {{ color: red }}</style>{tag * 24_000}x"
+    assert render(deep, "Ana", variables()) == render("", "Ana", variables())
+    with pytest.raises(TemplateFault, match="nothing is left"):
+        shown(deep)
+
+
+def test_many_elements_beside_each_other_are_fine() -> None:
+    assert shown("<p>x</p>" * 2000) == "<p>x</p>" * 2000
+    assert shown("<style>p { margin: 0 }</style>" + "<div>" * 900 + "x").count("<div>") == 900
