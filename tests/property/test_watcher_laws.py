@@ -116,7 +116,7 @@ def test_every_history_obeys_the_laws(data: st.DataObject, watch: Watch) -> None
             connected = looked = False
         if isinstance(event, Looked):
             looked = True
-        if isinstance(event, Waited | Failed):  # with the session the turns end: after the rest chores may be due at once
+        if isinstance(event, Waited | Failed):  # a lost session ends the turns
             since_chores = 0
         assert since_chores <= 3 or now < state.chores_from, "chores are not starved by news"
 
