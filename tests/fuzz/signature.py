@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import re
 import sys
 import time
 from collections import Counter
@@ -32,7 +31,7 @@ POOL: Final = 2_000
 LARGEST: Final = 300_000
 # A step may take this long; what takes longer is tried again, because others may have had the processor.
 SLOWEST: Final = 0.1
-SLOWEST_PER_OCTET: Final = 1e-6
+SLOWEST_PER_OCTET: Final = 4e-6
 
 PICTURE: Final = Image("logo.7@signature.example", "image/png", "image1.png", b"\x89PNG\r\n\x1a\n" + bytes(80))
 SIGNATURES: Final = (
@@ -108,9 +107,7 @@ def injected(case: Case) -> tuple[Injected, float]:
 
 def outcome(case: Case, done: Injected) -> str:
     if not done.placed:
-        return re.sub(
-            r"(?<=two fields named ).*|'.*'|(?<=a message/).*(?= as a whole)|(?<=the text is not ).*", "…", done.reason
-        )
+        return next((f"{said} …" for said in _QUOTING if done.reason.startswith(said)), done.reason)
     return ALREADY_THERE if done.reason else "placed"
 
 
@@ -182,6 +179,9 @@ def _signs(raw: bytes) -> list[str]:
     return [sign for sign in _SIGNS if sign.encode() in low]
 
 
+_QUOTING: Final = (  # reasons that quote the message
+    "a message/", "the text is not", "the charset", "the transfer encoding", "odd structure: two fields named",
+)  # fmt: skip
 _SIGNS: Final = (
     "multipart/mixed", "multipart/alternative", "multipart/related", "message/rfc822", "text/html", "text/calendar",
     "base64", "quoted-printable", "8bit", "format=flowed", "utf-16", "iso-2022-jp", "gb18030", "blockquote",

@@ -90,6 +90,8 @@ def _broken_text(raw: bytes, was: Part, done: bytes, now: Part, is_stripped: boo
         for start, end in sorted(ranges, reverse=True):
             old = old[:start] + old[end:]
     one, two = (_text(octets, part) for octets, part in ((old, was), (new, now)))
+    if is_stripped and was.content_type == "text/plain":  # the blank lines above a signature go with it
+        one, two = one.rstrip(), two.rstrip()
     same = _same(one, two)
     if same + _same(one[same:][::-1], two[same:][::-1]) < len(one):
         return "more or less than one run of letters was put in"

@@ -74,8 +74,9 @@ def inject(raw: bytes, signature: RenderedSignature, *, strip_client_signature: 
 
 
 def _short(reason: str) -> str:
-    """A reason quotes the message and goes into a log."""
-    return reason if len(reason) <= _LONGEST_REASON else reason[: _LONGEST_REASON - 1] + "…"
+    """A reason quotes the message and goes into a log: one line, without controls, of a bounded length."""
+    said = "".join(letter if letter.isprintable() else " " for letter in reason[: _LONGEST_REASON + 1])
+    return said if len(said) <= _LONGEST_REASON else said[: _LONGEST_REASON - 1] + "…"
 
 
 def _injected(raw: bytes, tree: Part, signature: RenderedSignature, is_stripped: bool) -> bytes | None:
@@ -122,13 +123,23 @@ def _text(raw: bytes, paths: Sequence[Path], signature: RenderedSignature, is_st
     if any(map(_has_text_block, texts, blocks, places)):
         return None
     chosen = _chosen(places)
-    text, block, cut = texts[chosen], blocks[chosen], None
-    if is_stripped:
-        cut = client.in_text(text.octets)
-    octets = _without(text.octets, [cut] if cut else [])
-    at, block = _text_insertion(octets, place_in_text(octets) if cut else places[chosen], block)
-    changes = _changes(at, block, [cut] if cut else [])
-    return _Placing(paths[chosen], write(raw, paths[chosen][-1], text, changes))
+    text = texts[chosen]
+    cuts = _cuts_in_text(text.octets) if is_stripped else ()
+    octets = _without(text.octets, cuts)
+    at, block = _text_insertion(octets, place_in_text(octets) if cuts else places[chosen], blocks[chosen])
+    return _Placing(paths[chosen], write(raw, paths[chosen][-1], text, _changes(at, block, cuts)))
+
+
+def _cuts_in_text(octets: bytes) -> tuple[tuple[int, int], ...]:
+    """The client's signature; with the blank lines above it where nothing comes behind it."""
+    cut = client.in_text(octets)
+    if cut is None:
+        return ()
+    start, end = cut
+    if not octets[end:].strip():
+        kept = len(octets[:start].rstrip())
+        start = octets.find(b"\n", kept, start) + 1 or start
+    return ((start, end),)
 
 
 def _chosen(places: Sequence[Place]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 
 import pytest
 
@@ -410,6 +411,7 @@ def test_a_signature_without_text_brings_no_delimiter() -> None:
 def test_a_reason_quotes_no_more_than_a_line_of_the_message() -> None:
     for odd in (f"Content-Type: message/{'x' * 5_000}", f"Content-Transfer-Encoding: {'x' * 5_000}"):
         assert len(inject(mail(odd, "", "x"), ANA).reason) <= 100
+    assert inject(mail("Content-Type: message/x\ty\x1b[1m", "", "x"), ANA).reason == "a message/x y [1m as a whole"
 
 
 @pytest.mark.parametrize("width", [40, 900, 970, 2_000])
@@ -438,3 +440,43 @@ def test_a_return_at_the_end_stays_the_part_s_when_a_picture_follows() -> None:
     assert b"\n\nx\r\r\n--r\n" in done.raw
     alone = b"Content-Type: multipart/mixed; boundary=m\n\n--m\nContent-Type: text/html\n\n<p>x</p></body>\r"
     assert b"</body>\r\r\n--=_related" in inject(alone, PICTURE).raw
+
+
+def stripped(raw: bytes, signature: RenderedSignature = ANA) -> bytes:
+    done = inject(raw, signature, strip_client_signature=True)
+    assert (done.placed, done.reason) == (True, "")
+    for again in (True, False):
+        assert inject(done.raw, signature, strip_client_signature=again) == Injected(done.raw, True, ALREADY_THERE)
+    return done.raw
+
+
+def test_the_client_s_own_signature_makes_room_for_ours() -> None:
+    raw = mail("", "Hello", "", "-- ", "Anabel, sent from a phone", "")
+    assert stripped(raw) == mail("", "Hello", "", "-- ", "Ana", "")
+    assert b"phone" in once(raw, ANA)
+
+
+def test_it_goes_from_html_and_text_and_stays_in_the_quote() -> None:
+    mine, theirs = "<div class=gmail_signature>Anabel, phone</div>", "<div class=gmail_signature>Bo, phone</div>"
+    raw = mail(*ALTERNATIVE[:5], "Hello", "-- ", "Anabel, phone", "", "On 1 Jan 2026, Bo wrote:", "> -- ", "> Bo",
+               *ALTERNATIVE[6:9], f"<p>Hello</p>{mine}<blockquote type=cite><p>Hi</p>{theirs}</blockquote>",
+               *ALTERNATIVE[10:])  # fmt: skip
+    done = stripped(raw)
+    assert b"Anabel" not in done
+    assert b"Hello\r\n\r\n-- \r\nAna\r\n\r\nOn 1 Jan 2026, Bo wrote:\r\n> -- \r\n> Bo" in done
+    assert done.count(theirs.encode()) == 1
+    assert done.index(b"mail-gateway-signature") < done.index(b"<blockquote")
+
+
+@pytest.mark.parametrize("encoding", ["quoted-printable", "base64"])
+def test_it_goes_in_every_encoding(encoding: str) -> None:
+    text = "Grüße\r\n\r\n-- \r\nAnabel, unterwegs\r\n".encode()
+    body = base64.encodebytes(text) if encoding == "base64" else binascii.b2a_qp(text, istext=False)
+    fields = ("Content-Type: text/plain; charset=utf-8", f"Content-Transfer-Encoding: {encoding}")
+    raw = mail(*fields, "", body.decode())
+    assert text_of(parse(stripped(raw, LIMA))) == "Grüße\n\n-- \nLímá\n"
+
+
+def test_our_own_block_is_not_taken_for_the_client_s() -> None:
+    raw = once(mail("", "Hello", ""), ANA)
+    assert inject(raw, ANA, strip_client_signature=True) == Injected(raw, True, ALREADY_THERE)
