@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-_FIRST_WINDOW: Final = 4 * 1024
+_FIRST_WINDOW: Final = 1024
 _LAST_WINDOW: Final = 4 * 1024 * 1024
 
 
@@ -21,6 +21,6 @@ def find_by(sign: bytes, needle: bytes, octets: bytes, start: int, end: int) -> 
         found = octets.find(needle, max(start, at - offset), min(end, stop + len(needle)))
         if found >= 0:
             return found
-        window = min(window * 4, _LAST_WINDOW) if at - start < window else _FIRST_WINDOW
+        window = min(window * 2, _LAST_WINDOW) if at - start < window else _FIRST_WINDOW
         start = stop
     return -1

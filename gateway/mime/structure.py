@@ -275,7 +275,7 @@ def read_parameters(value: bytes) -> tuple[str, Mapping[str, str]]:
             found.setdefault(match[1].lower(), content)
         if (position := rest.find(";", behind) + 1) == 0:
             break
-    if any("*" in name for name in found):
+    if "*" in rest and any("*" in name for name in found):
         found = _join_sections(found)
     return _bare(main).lower(), found
 

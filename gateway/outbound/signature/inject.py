@@ -211,8 +211,8 @@ def _has_html_block(text: Text, block: str, place: Place) -> bool:
 
     if place.has_block:
         return True
-    octets = text.octets.replace(b"\r\n", b"\n")
-    return would_put(octets, block.encode("ascii"), b"\n", _BREAK.encode("ascii"), again)
+    octets, wanted = text.octets.replace(b"\r\n", b"\n"), block.encode("ascii")
+    return wanted in octets and would_put(octets, wanted, b"\n", _BREAK.encode("ascii"), again)
 
 
 def _html_insertion(octets: bytes, place: Place, block: str) -> tuple[int, str]:
