@@ -130,7 +130,7 @@ def multipart(draw: st.DrawFn, subtype: str, children: list[bytes], eol: bytes) 
     header = f"Content-Type: multipart/{subtype};".encode() + draw(st.sampled_from([b"", eol + b"\t"]))
     body = draw(st.sampled_from([b"", b"This is a message with parts." + eol]))
     body += b"".join(line + draw(st.sampled_from([b"", b" "])) + eol + child + eol for child in children)
-    body += draw(st.sampled_from([line + b"--" + eol, line + b"--", line + b"--" + eol + b"epilogue" + eol, b""]))
+    body += draw(st.sampled_from([line + b"--" + eol, line + b"--", line + b"--" + eol + b"epilogue" + eol]))
     return header + b" boundary=" + quoted.encode() + eol + eol + body
 
 
@@ -171,11 +171,13 @@ def damaged(draw: st.DrawFn) -> bytes:
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(raw)))
         line_end = raw.find(b"\n", at)
-        how = draw(st.sampled_from(["lost return", "return too many", "octet", "cut", "lines joined"]))
+        how = draw(st.sampled_from(["lost return", "return too many", "octet", "cut", "lost end", "lines joined"]))
         if how == "octet":
             raw = raw[:at] + draw(st.binary(min_size=1, max_size=1)) + raw[at + 1 :]
         elif how == "cut":
             raw = raw[:at]
+        elif how == "lost end":
+            raw = raw[: end + 1] if (end := raw.rfind(b"\n--")) > 0 else raw
         elif line_end > 0 and how == "return too many":
             raw = raw[:line_end] + b"\r" + raw[line_end:]
         elif line_end > 0:
