@@ -239,9 +239,7 @@ class Dovecot(Mailboxes):
         """
         maildir = self._mail / user / "Maildir"
         aside = maildir.with_name("aside")
-        if self._process is not None:
-            kick = [program("doveadm", "dovecot-core"), "-c", str(self._config), "kick", user]
-            subprocess.run(kick, check=False, capture_output=True)  # fails when nobody is there to be kicked
+        self._kick(user)
         maildir.rename(aside)  # nobody may write into the indexes meanwhile
         for folder in folders:
             place = aside if folder == "INBOX" else aside / f".{folder}"
@@ -255,6 +253,13 @@ class Dovecot(Mailboxes):
             shutil.rmtree(maildir, ignore_errors=True)  # whoever came in meanwhile found no mailbox and made one
             with contextlib.suppress(OSError):
                 aside.rename(maildir)
+        self._kick(user)  # whoever came in meanwhile holds files that are gone, and would never hear of new mail
+
+    def _kick(self, user: str) -> None:
+        """Cut a user's sessions."""
+        if self._process is not None:
+            kick = [program("doveadm", "dovecot-core"), "-c", str(self._config), "kick", user]
+            subprocess.run(kick, check=False, capture_output=True)  # fails when nobody is there to be kicked
 
 
 class PlainDovecot(Dovecot):

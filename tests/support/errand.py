@@ -111,8 +111,13 @@ class Errand:
                 if check():
                     return
             if time.monotonic() > deadline:
-                raise AssertionError(f"waited in vain: {what}; missing {dict(self.made - self.known())}")
+                raise AssertionError(f"waited in vain: {what}; {self.show()}")
             time.sleep(0.03)
+
+    def show(self) -> str:
+        """Say what a wait may have been in vain for."""
+        state = self.daemon.touchpoint_status(self.id)["state"]
+        return f"missing {dict(self.made - self.known())}, {state}, in the INBOX {self.lying('INBOX')}"
 
     def revive(self) -> None:
         if self.daemon.is_running:
@@ -314,13 +319,21 @@ class EverythingErrand(Errand):
         self.deliver("after the change")
         self.until(self.has_all, "what came after the change")
 
-    def is_marked(self) -> bool:
+    def show(self) -> str:
+        states = {name: self.state_of(name) for name in ("letter 1", "letter 2", self.junk, self.spam)}
+        return f"{super().show()}, {states}, sent {self.fates()}, quarantine {self.quarantined()}, {self.marks()}"
+
+    def marks(self) -> list[tuple[str, bytes]]:
+        """Return (name, what FETCH says of it) of each message in the INBOX; twins are two."""
         with self.server.session(self.user, "INBOX") as imap:
             items = imap.uid("FETCH", "1:*", "(FLAGS BODY.PEEK[HEADER.FIELDS (SUBJECT)])")[1]
-        marks = {subject_of(item[1]): item[0] for item in items if isinstance(item, tuple)}
+        return [(subject_of(item[1]), item[0]) for item in items if isinstance(item, tuple)]
+
+    def is_marked(self) -> bool:
+        marks = self.marks()
         # What stands as a placeholder was not fetched; what was fetched from Junk was not in a folder of ours
-        unseen = {name for name, flags in marks.items() if rb"\Seen" not in flags} - {self.large, self.junk, self.spam}
-        return not unseen and (self.fates() == {"uncertain"} or rb"\Answered" in marks["letter 2"])
+        unseen = {name for name, flags in marks if rb"\Seen" not in flags} - {self.large, self.junk, self.spam}
+        return not unseen and (self.fates() == {"uncertain"} or rb"\Answered" in dict(marks)["letter 2"])
 
     def is_complete(self) -> bool:
         return (

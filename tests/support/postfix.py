@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.support.authority import Pair
 from tests.support.dovecot import Dovecot
 from tests.support.ports import free_port
-from tests.support.process import Process, program
+from tests.support.process import Process, program, wait_for_silence
 
 _MAIN = """\
 compatibility_level = 3.6
@@ -138,11 +138,15 @@ class Postfix:
         self._run("chown", "postfix", str(self._home / "data"))
         self._process: Process | None = None
 
+    @property
+    def _ports(self) -> tuple[int, ...]:
+        return self.mx_port, self.plain_port, self.starttls_port, self.smtps_port
+
     def start(self) -> None:
         assert self._process is None
         command = [*self._as_root, self._postfix, "-c", str(self._config), "start-fg"]
         self._process = Process(command, self._home / "master.log")
-        for port in (self.mx_port, self.plain_port, self.starttls_port, self.smtps_port):
+        for port in self._ports:
             self._process.wait_for_port(port)
 
     def stop(self) -> None:
@@ -152,6 +156,8 @@ class Postfix:
             self._process.wait(15)
             self._process.stop()
             self._process = None
+            for port in self._ports:  # the next start must not take what dies with this one for its own
+                wait_for_silence(port)
 
     def close(self) -> None:
         self.stop()

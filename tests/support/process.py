@@ -21,6 +21,21 @@ def program(name: str, package: str) -> str:
     return path
 
 
+def wait_for_silence(port: int, timeout: float = 10) -> None:
+    """Wait until nobody listens on a loopback port any more: children of a server that has ended may still do."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except ConnectionError:
+            return
+        except OSError:
+            pass  # it is slow, and there
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"port {port} still answers, though its server has ended")
+        time.sleep(0.02)
+
+
 class Process:
     """One child in a session of its own. Its output goes to `log`; it dies when this process dies."""
 
