@@ -34,6 +34,7 @@ _HEADS: Final = (
     b"stopspelling",  # Hotmail
     b"zwchr",  # Zimbra
 )
+_SIGNS: Final = (*_ELEMENTS, *_HEADS, b"<blockquote", b"border-", b"-----")  # without any of these there is no quote
 # What introduces a quote, in whatever words.
 _INTRODUCTIONS: Final = (b"moz-cite-prefix", b"reply-intro")
 _QUOTE_SIGN = re.compile(rb"""\btype\s*=\s*["']?cite|\bclass\s*=\s*["']?[^"'<>]{0,200}(?:quote|replybody)""")
@@ -56,6 +57,8 @@ _MAX_ATTRIBUTION = 3  # lines
 
 def quotes(low: bytes) -> tuple[Extent, ...]:
     """Return what is quoted: outermost extents in their order, the first five hundred."""
+    if not any(sign in low for sign in _SIGNS):
+        return ()
     return tuple(islice(_quotes(low), _MAX_QUOTES))
 
 
