@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -84,7 +84,7 @@ class NameServer:
     def _signal_all(self, number: signal.Signals) -> None:
         """NSD is several processes; all are in the group that is ours alone."""
         assert self._process is not None
-        subprocess.run(["kill", f"-{number.name.removeprefix('SIG')}", "--", f"-{self._process.pid}"], check=True)
+        os.killpg(self._process.pid, number)
 
 
 def silent_server() -> socket.socket:
